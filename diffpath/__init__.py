@@ -1,0 +1,34 @@
+"""Finds out-of-distribution and corrupted images with a pretrained diffusion model.
+
+The public names are loaded when they are first used, so that ``import diffpath`` is
+quick and the method needs no FiftyOne.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AnomalyDetector": "detector",
+    "DiffPathResult": "method",
+    "DiffPathRun": "dataset",
+    "DiffPathV2": "method",
+    "ImageError": "errors",
+    "MethodOptions": "options",
+    "ModelError": "errors",
+    "compute_diffpath": "dataset",
+    "delete_diffpath": "dataset",
+    "load_model": "models",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,13 @@
+"""Errors that diffpath raises on purpose.
+
+Both are ``ValueError``: the message is one sentence that names the thing, its
+value and the way out, so that it can be shown to a user as it is.
+"""
+
+
+class ImageError(ValueError):
+    """An image cannot be read or is not an image of a supported kind."""
+
+
+class ModelError(ValueError):
+    """A diffusion model cannot be loaded, or its checkpoint lacks what the method needs."""

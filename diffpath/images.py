@@ -1,0 +1,197 @@
+"""Any image in, one upright 8-bit RGB image at the model's resolution out.
+
+Reference and query images take the same path through this module: decode → upright →
+RGB → one antialiased resize of the whole picture to a square. The aspect ratio is not
+kept, so that every pixel is seen and a heatmap covers the whole picture.
+
+The network's scale, [−1, 1], is applied later, by the method.
+"""
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import ImageError
+
+CHANNEL_COUNTS = (1, 2, 3, 4)
+_UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_BACKGROUND = (255, 255, 255)
+
+
+def load_image(path, size):
+    """Reads an image file and resizes it to a square.
+
+    Args:
+        path: the path of an image file of any format and mode that Pillow decodes. The
+            first frame of an animation is taken, EXIF orientation is applied, and
+            transparency is composited over white
+        size: the side of the square, in pixels
+
+    Returns:
+        a uint8 array of shape ``(size, size, 3)``
+
+    Raises:
+        ImageError: if the file is missing, empty, truncated, not an image or too large
+    """
+    try:
+        _check_file(path)
+        with warnings.catch_warnings():
+            # Pillow warns about large pictures, and raises on twice that size: only the
+            # latter stops us
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                # JPEG can be decoded at a fraction of its size; twice the target leaves
+                # the antialiasing to the resize below
+                image.draft(None, (2 * size, 2 * size))
+                return to_rgb_square(image, size)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path} is too large to decode safely ({error}); downscale it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is not an image that Pillow can identify; replace or remove the file") from error
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit in memory; downscale it") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError(f"{path} cannot be decoded: {error or type(error).__name__}; replace or remove the file") from error
+
+
+def prepare_image(image, size):
+    """Resizes an image that is in memory to a square.
+
+    Args:
+        image: a PIL image of any mode, or an array or tensor: uint8, uint16, bool, or
+            float in [0, 1]; ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with 1 (grey),
+            2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels. Where both readings are
+            possible, arrays are channels-last and tensors channels-first
+        size: the side of the square, in pixels
+
+    Returns:
+        a uint8 array of shape ``(size, size, 3)``
+
+    Raises:
+        ImageError: if the image's shape, type or value range is not one of these
+    """
+    if not isinstance(image, Image.Image):
+        image = _array_to_pil(image)
+    return to_rgb_square(image, size)
+
+
+def split_images(images):
+    """Splits what a caller passes as "images" into single images.
+
+    Args:
+        images: an iterable of images as in :func:`prepare_image`, a batch array or
+            tensor ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, or a single image
+
+    Returns:
+        an iterable of single images
+    """
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise ImageError(f"images must be images, not a path, got {images!r} (open it with PIL.Image.open first)")
+    if isinstance(images, Image.Image):
+        return [images]
+    shape = getattr(images, "shape", None)
+    if shape is None:
+        return images
+    if len(shape) == 4:
+        return images
+    if len(shape) == 2 or (len(shape) == 3 and _channel_axis(images) is not None):
+        return [images]
+    if len(shape) == 3:
+        return images
+    raise ImageError(f"images must have 2, 3 or 4 axes, got shape {tuple(shape)}")
+
+
+def to_rgb_square(image, size):
+    """Converts a PIL image to an upright uint8 RGB array of shape ``(size, size, 3)``."""
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    image = _to_rgb(image)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _check_file(path):
+    if not os.path.exists(path):
+        raise ImageError(f"{path} does not exist; correct the sample's filepath")
+    if not os.path.isfile(path):
+        raise ImageError(f"{path} is not a file; correct the sample's filepath")
+    if os.path.getsize(path) == 0:
+        raise ImageError(f"{path} is empty (0 bytes); replace or remove the file")
+
+
+def _to_rgb(image):
+    if image.mode in _UINT16_MODES:
+        image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
+    elif image.mode == "I":  # how Pillow opens some 16-bit files
+        image = Image.fromarray(_to_uint8(np.clip(np.asarray(image), 0, 65535).astype(np.uint16)))
+    elif image.mode == "F":
+        image = Image.fromarray(_to_uint8(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
+        image = Image.alpha_composite(background, image)
+    return image.convert("RGB")
+
+
+def _array_to_pil(image):
+    if not hasattr(image, "shape"):
+        raise ImageError(f"an image must be a PIL image, an array or a tensor, got {type(image).__name__}")
+    axis = _channel_axis(image)
+    array = _to_numpy(image)
+    if array.ndim == 3 and axis is not None:
+        array = np.moveaxis(array, axis, -1)
+    if not (array.ndim == 2 or (array.ndim == 3 and axis is not None)):
+        raise ImageError(
+            f"an image must have shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels, got {array.shape}"
+        )
+    if 0 in array.shape:
+        raise ImageError(f"an image must have at least one pixel, got shape {array.shape}")
+    array = _to_uint8(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _to_numpy(image):
+    if hasattr(image, "detach"):  # a tensor, without importing torch
+        image = image.detach().cpu()
+        if image.is_floating_point():
+            image = image.float()  # NumPy has no bfloat16
+        return image.numpy()
+    return np.asarray(image)
+
+
+def _channel_axis(image):
+    """The channel axis of a single three-axis image, or None."""
+    if len(image.shape) != 3:
+        return None
+    order = (0, -1) if hasattr(image, "detach") else (-1, 0)
+    return next((axis for axis in order if image.shape[axis] in CHANNEL_COUNTS), None)
+
+
+def _to_uint8(array):
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.round(array / 257.0).astype(np.uint8)
+    low, high = float(np.min(array)), float(np.max(array))
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ImageError("float images must be finite, got NaN or infinity")
+        if low < 0 or high > 1:
+            raise ImageError(f"float images must lie in [0, 1], got [{low:g}, {high:g}] (rescale them first)")
+        return np.round(array * 255.0).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.integer):
+        if low < 0 or high > 255:
+            raise ImageError(f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)")
+        return array.astype(np.uint8)
+    raise ImageError(f"an image must be uint8, uint16, bool or float, got {array.dtype}")

@@ -1,0 +1,93 @@
+"""The method's options and their presets, free of torch: one table for the library and the form."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+ERROR_POWER_NAMES = ("signed", "absolute", "squared")
+
+PRESETS = {
+    # Chosen by measurement: the sign of the error is kept, and the SSIM profile stands
+    # beside the six numbers instead of weighting them
+    "default": dict(error_power="signed", ssim_weighting=False, ssim_sigma=None, ssim_c=(0.2, 0.2), use_profile=True),
+    # As the paper describes it: squared error, multiplied by 1 − SSIM with the usual
+    # constants K₁ = 0.01, K₂ = 0.03 for a data range of 2
+    "paper": dict(
+        error_power="squared", ssim_weighting=True, ssim_sigma=1.5, ssim_c=(0.0004, 0.0036), use_profile=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What determines an image's features, besides the model.
+
+    Attributes:
+        preset: ``"default"`` or ``"paper"``: values for the options that are not given
+        num_timesteps: T, network evaluations per image and noise draw
+        timestep_range: first and last timestep, as fractions of the schedule in [0, 1]
+        num_noise_draws: D, independent noise draws that are averaged
+        error_power: ``"signed"``, ``"absolute"`` or ``"squared"`` score error
+        ssim_weighting: whether 1 − SSIM multiplies the score error
+        ssim_window: side of the SSIM window in pixels, odd
+        ssim_sigma: standard deviation of a Gaussian SSIM window, or None for a uniform one
+        ssim_c: the SSIM constants (C₁, C₂) of weights and profile, for a data range of 2
+        use_profile: whether the descriptor holds the SSIM profile beside the six features
+        seed: of the noise bank
+        resolution: side of the square that images are resized to, in pixels; None for
+            the model's own
+    """
+
+    preset: str = "default"
+    num_timesteps: int = 10
+    timestep_range: tuple = (0.0, 0.9)
+    num_noise_draws: int = 1
+    error_power: str = "signed"
+    ssim_weighting: bool = False
+    ssim_window: int = 7
+    ssim_sigma: float | None = None
+    ssim_c: tuple = (0.2, 0.2)
+    use_profile: bool = True
+    seed: int = 0
+    resolution: int | None = None
+
+    @classmethod
+    def from_preset(cls, preset="default", **options):
+        """Options of a preset, with the given ones in place of the preset's.
+
+        Raises:
+            ValueError: if the preset, an option or a value is not known
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ValueError(f"unknown option {name!r}; the options are {', '.join(known)}")
+        return replace(cls(preset=preset, **PRESETS[preset]), **options)
+
+    def __post_init__(self):
+        object.__setattr__(self, "timestep_range", tuple(self.timestep_range))
+        object.__setattr__(self, "ssim_c", tuple(self.ssim_c))
+        if self.error_power not in ERROR_POWER_NAMES:
+            raise ValueError(f"error_power must be one of {', '.join(ERROR_POWER_NAMES)}, got {self.error_power!r}")
+        if self.num_timesteps < 2:
+            raise ValueError(f"num_timesteps must be at least 2 for a temporal derivative, got {self.num_timesteps}")
+        if self.num_noise_draws < 1:
+            raise ValueError(f"num_noise_draws must be at least 1, got {self.num_noise_draws}")
+        first, last = self.timestep_range
+        if not 0 <= first < last <= 1:
+            raise ValueError(f"timestep_range must be two increasing fractions in [0, 1], got {self.timestep_range}")
+        if self.ssim_window < 3 or self.ssim_window % 2 == 0:
+            raise ValueError(f"ssim_window must be odd and at least 3, got {self.ssim_window}")
+        if self.ssim_sigma is not None and self.ssim_sigma <= 0:
+            raise ValueError(f"ssim_sigma must be positive, or None for a uniform window, got {self.ssim_sigma}")
+        if len(self.ssim_c) != 2 or min(self.ssim_c) <= 0:
+            raise ValueError(f"ssim_c must be two positive constants (C1, C2), got {self.ssim_c}")
+
+    @property
+    def evaluations_per_image(self):
+        """Network evaluations that one image costs."""
+        return self.num_timesteps * self.num_noise_draws
+
+    def to_dict(self):
+        """The options as JSON-ready values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,0 +1,71 @@
+"""Structural similarity (Wang et al. 2004) as a map.
+
+    SSIM = (2 μₓ μᵧ + C₁)(2 σₓᵧ + C₂) / ((μₓ² + μᵧ² + C₁)(σₓ² + σᵧ² + C₂))
+
+with local means, variances and covariance over a window. For images in [−1, 1] the data
+range is 2, and the usual K₁ = 0.01, K₂ = 0.03 give ``STANDARD_C``. A reconstruction from
+a noisy image is noisy itself; with constants that small, 1 − SSIM is then high on every
+flat region. ``RECONSTRUCTION_C`` is above that noise, so that 1 − SSIM is high where
+structure differs (measured in ``benchmarks/localisation.py``).
+"""
+
+import functools
+
+import torch
+from torch.nn.functional import conv2d
+
+DATA_RANGE = 2.0
+STANDARD_C = ((0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2)
+RECONSTRUCTION_C = (0.2, 0.2)
+
+
+def dissimilarity_map(images, reconstruction, *, window=7, sigma=None, c=RECONSTRUCTION_C):
+    """1 − SSIM per pixel, as the mean over channels.
+
+    Args:
+        images: x₀, float32, broadcastable to ``reconstruction``
+        reconstruction: x̂₀, float32 ``(..., C, H, W)``, both in [−1, 1]
+        window: side of the window in pixels, odd
+        sigma: standard deviation of a Gaussian window in pixels, or None for a uniform one
+        c: (C₁, C₂)
+
+    Returns:
+        float32 ``(..., H, W)`` in [0, 2]
+    """
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f"ssim_window must be odd and at least 3, got {window}")
+    kernel = _window_weights(window, sigma)
+    mean_x, mean_y = _local_mean(images, kernel), _local_mean(reconstruction, kernel)
+    variance_x = _local_mean(images**2, kernel) - mean_x**2
+    variance_y = _local_mean(reconstruction**2, kernel) - mean_y**2
+    covariance = _local_mean(images * reconstruction, kernel) - mean_x * mean_y
+
+    c1, c2 = c
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+    return (1 - similarity).mean(dim=-3)
+
+
+@functools.lru_cache
+def _window_weights(window, sigma):
+    if sigma is None:
+        return torch.full((window,), 1 / window)
+    offsets = torch.arange(window, dtype=torch.float64) - window // 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return (weights / weights.sum()).float()
+
+
+def _local_mean(values, kernel):
+    """Separable filtering of the last two axes, the border mirrored with its edge pixels."""
+    kernel = kernel.to(values.device)
+    height, width = values.shape[-2:]
+    flat = values.reshape(-1, 1, height, width)
+    flat = flat[..., _mirrored(height, len(kernel) // 2, values.device), :]
+    flat = flat[..., _mirrored(width, len(kernel) // 2, values.device)]
+    flat = conv2d(conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return flat.view(values.shape)
+
+
+def _mirrored(size, padding, device):
+    positions = torch.arange(-padding, size + padding, device=device) % (2 * size)
+    return torch.where(positions < size, positions, 2 * size - 1 - positions)
