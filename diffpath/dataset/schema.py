@@ -1,0 +1,74 @@
+"""The fields and saved views of a run."""
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+
+FIELD_KINDS = ("score", "features", "profile", "heatmap", "error")
+_FIELD_TYPES = {
+    "score": (fo.FloatField, {}),
+    "features": (fo.VectorField, {}),
+    "profile": (fo.VectorField, {}),
+    "heatmap": (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Heatmap}),
+    "error": (fo.StringField, {}),
+}
+_DESCRIPTIONS = {
+    "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
+    "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
+    "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
+    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; 0 to 1 on one scale for all images",
+    "error": "Why this image has no DiffPath score",
+}
+
+
+def field_names(run_key, *, heatmaps, profile):
+    """The run's fields by kind, such as ``{"score": "K_score", …}``."""
+    wanted = {"heatmap": heatmaps, "profile": profile}
+    return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if wanted.get(kind, True)}
+
+
+def view_names(run_key):
+    """The run's saved views by kind."""
+    return {
+        "ranked": f"{run_key}: most anomalous first",
+        "ood": f"{run_key}: likely OOD",
+        "typical": f"{run_key}: most typical",
+        "unreadable": f"{run_key}: unreadable",
+    }
+
+
+def create_fields(dataset, fields):
+    """Declares the run's fields with their descriptions and indexes the score."""
+    for kind, name in fields.items():
+        field_type, arguments = _FIELD_TYPES[kind]
+        dataset.add_sample_field(name, field_type, description=_DESCRIPTIONS[kind], read_only=False, **arguments)
+    dataset.create_index(fields["score"])
+
+
+def describe_threshold(dataset, fields, threshold):
+    """Adds the threshold to the description of the score."""
+    field = dataset.get_field(fields["score"])
+    field.description = f"{_DESCRIPTIONS['score']}; likely OOD from {threshold:.4g}"
+    field.save()
+
+
+def live_views(dataset, fields, threshold):
+    """The run's views by kind, as expressions over its fields, so that they stay live."""
+    score, error = fields["score"], fields["error"]
+    return {
+        "ranked": dataset.exists(score).sort_by(score, reverse=True),
+        "ood": dataset.match(F(score) >= threshold).sort_by(score, reverse=True),
+        "typical": dataset.exists(score).sort_by(score),
+        "unreadable": dataset.exists(error),
+    }
+
+
+def save_views(dataset, fields, views, threshold):
+    """Saves the live views under the run's names."""
+    descriptions = {
+        "ranked": "All scored images, the most anomalous first",
+        "ood": f"Images with a score of at least {threshold:.4g}",
+        "typical": "All scored images, the most typical first",
+        "unreadable": "Images that could not be scored",
+    }
+    for kind, view in live_views(dataset, fields, threshold).items():
+        dataset.save_view(views[kind], view, description=descriptions[kind], overwrite=True)
