@@ -57,7 +57,9 @@ def load_image(path, size):
     except MemoryError as error:
         raise ImageError(f"{path} does not fit in memory; downscale it") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(f"{path} cannot be decoded: {error or type(error).__name__}; replace or remove the file") from error
+        raise ImageError(
+            f"{path} cannot be decoded: {error or type(error).__name__}; replace or remove the file"
+        ) from error
 
 
 def prepare_image(image, size):
@@ -192,6 +194,8 @@ def _to_uint8(array):
         return np.round(array * 255.0).astype(np.uint8)
     if np.issubdtype(array.dtype, np.integer):
         if low < 0 or high > 255:
-            raise ImageError(f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)")
+            raise ImageError(
+                f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)"
+            )
         return array.astype(np.uint8)
     raise ImageError(f"an image must be uint8, uint16, bool or float, got {array.dtype}")

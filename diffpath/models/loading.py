@@ -88,7 +88,9 @@ def _load_folder(folder, name, device, dtype):
             f"got {config.get('in_channels')} and {config.get('sample_size')}"
         )
     if not (folder / "unet" / _WEIGHTS).is_file():
-        raise ModelError(f"model {name!r} has no unet/{_WEIGHTS}; save it with save_pretrained(safe_serialization=True)")
+        raise ModelError(
+            f"model {name!r} has no unet/{_WEIGHTS}; save it with save_pretrained(safe_serialization=True)"
+        )
 
     network = UNet2DModel.from_pretrained(
         folder, subfolder="unet", use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
@@ -110,7 +112,9 @@ def _load_folder(folder, name, device, dtype):
 
 def _read_schedule(folder, name):
     if not folder.is_dir():
-        raise ModelError(f"model {name!r} is neither {BUNDLED_MODEL!r} nor a folder; give the path of a diffusers folder")
+        raise ModelError(
+            f"model {name!r} is neither {BUNDLED_MODEL!r} nor a folder; give the path of a diffusers folder"
+        )
     schedule = _read_json(folder / "scheduler" / "scheduler_config.json", name)
     for key in _SCHEDULE_KEYS:
         if schedule.get(key) is None:
