@@ -1,0 +1,59 @@
+"""Corrupted copies and unreadable files, made when the demo runs."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+
+def gaussian_noise(image, chance):
+    levels = np.asarray(image, float) + chance.normal(0, 40, (image.height, image.width))
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def gaussian_blur(image, chance):
+    return image.filter(ImageFilter.GaussianBlur(2))
+
+
+def jpeg(image, chance):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=8)
+    return Image.open(buffer).convert("L")
+
+
+def stripes(image, chance):
+    levels = np.array(image)
+    rows = chance.choice(image.height, 5, replace=False)
+    levels[rows] = 255 - levels[rows]
+    return Image.fromarray(levels)
+
+
+def checker_patch(image, chance):
+    levels = np.array(image)
+    side = 8
+    left, top = chance.integers(4, image.width - side - 4, 2)
+    levels[top : top + side, left : left + side] = 255 * (np.indices((side, side)).sum(0) // 2 % 2)
+    return Image.fromarray(levels)
+
+
+CORRUPTIONS = {
+    "noise": gaussian_noise,
+    "blur": gaussian_blur,
+    "JPEG": jpeg,
+    "stripes": stripes,
+    "patch": checker_patch,
+}
+
+
+def write_unreadable(folder, image_path):
+    """Writes files that no image decoder accepts and returns their paths, one of which does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "truncated.png": image_path.read_bytes()[:120],
+        "empty.png": b"",
+        "text.jpg": b"This is not an image.\n",
+        "random.png": np.random.default_rng(0).bytes(500),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in (*contents, "missing.png")]
