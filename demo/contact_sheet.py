@@ -24,18 +24,18 @@ def write_contact_sheet(path, ranked, run_key, title):
     blocks = [("Most anomalous", list(ranked[:count])), ("Most typical", list(ranked[-count:])[::-1])]
     figure = plt.figure(figsize=(17.5, 11.4), layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=16, fontweight="bold")
-    *parts, legend = figure.subfigures(3, 1, height_ratios=[1, 1, 0.12])
+    *parts, legend = figure.subfigures(3, 1, height_ratios=[1, 1, 0.16])
     for part, (heading, samples) in zip(parts, blocks):
         part.suptitle(heading, fontsize=13, x=0.005, ha="left")
-        axes = part.subplots(ROWS, COLUMNS, squeeze=False).flat
+        axes = part.subplots(ROWS, COLUMNS, squeeze=False).ravel()
         for axis in axes:
             axis.axis("off")
         for axis, sample in zip(axes, samples):
             picture = _beside_its_heatmap(sample, run_key)
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(f"{sample['kind']}   {sample[f'{run_key}_score']:.1f}", fontsize=10, pad=3)
-    axis = legend.add_axes([0.3, 0.55, 0.4, 0.25])
-    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), COLOURS)
+    axis = legend.add_axes([0.3, 0.65, 0.4, 0.2])
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 0.5), COLOURS)
     legend.colorbar(scale, cax=axis, orientation="horizontal", label="heatmap: 1 − SSIM, one scale for all images")
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -117,11 +117,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """−1 for likely outliers (a score of at least ``threshold_``), 1 for inliers, ``(n_samples,)``."""
         return np.where(self.decision_function(X) >= 0, -1, 1)
 
-    def fit_predict(self, X, y=None):
-        """Fits, and judges each sample by a fit that did not see it."""
-        self.fit(X)
-        return np.where(self.reference_scores_ >= self.threshold_, -1, 1)
-
     def _choose_threshold(self, scores):
         if self.trim == 0:
             return float(np.quantile(scores, 1 - self.false_positive_rate))

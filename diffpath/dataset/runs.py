@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from .maps import HEATMAP_SCALE
 from .schema import field_names, live_views, view_names
 
 METHOD = "diffpath"
@@ -75,6 +76,7 @@ def new_config(run_key, *, made_by, heatmaps, profile, folder):
         "views": view_names(run_key),
         "folder": str(folder),
         "heatmaps": heatmaps,
+        "heatmap_scale": HEATMAP_SCALE,
         "machine": platform.node(),
         "versions": {name: version(name) for name in ("fiftyone", "torch", "diffusers", "scikit-learn", "pillow")},
     }
