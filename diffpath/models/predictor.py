@@ -7,6 +7,8 @@ x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε all three are the same statement:
     ε̂ = √ᾱ_t v̂ + √(1−ᾱ_t) x_t              (prediction_type "v_prediction")
 """
 
+from contextlib import nullcontext
+
 import torch
 
 from ..errors import ModelError
@@ -76,8 +78,8 @@ class NoisePredictor:
         Returns:
             ε̂, float32 ``(N, C, H, W)``
         """
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
+        exact = self.dtype == torch.float32  # without autocast, which not every device knows
+        with nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
             prediction = self.network(noisy, timesteps)
         prediction = prediction[:, : self.channels].float()
 
