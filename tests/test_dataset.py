@@ -1,0 +1,371 @@
+"""Scoring FiftyOne datasets in a real database: fields, views, runs, and what must survive."""
+
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from bad_files import SCORABLE, UNREADABLE
+from conftest import ROOT
+from fiftyone import ViewField as F
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import diffpath
+from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
+
+FAST = dict(num_timesteps=3, num_workers=2)
+
+
+def demo_samples(kind, count, skip=0, **fields):
+    paths = sorted((ROOT / "demo" / "data" / kind).glob("*.png"))[skip : skip + count]
+    assert len(paths) == count, f"demo/data/{kind} holds too few images"
+    return [fo.Sample(filepath=str(path), kind=kind, **fields) for path in paths]
+
+
+@pytest.fixture
+def make_dataset():
+    made = []
+
+    def make(*groups):
+        dataset = fo.Dataset()
+        made.append(dataset)
+        dataset.add_samples([sample for group in groups for sample in group], progress=False)
+        return dataset
+
+    yield make
+    for dataset in made:
+        dataset.delete()
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """A dataset with a finished run that tests only read."""
+    dataset = fo.Dataset()
+    dataset.add_samples(
+        demo_samples("reference", 60, tags=["reference"])
+        + demo_samples("clean", 20)
+        + demo_samples("photos", 15)
+        + [fo.Sample(filepath="/no/such/image.png", kind="missing")]
+    )
+    run = compute_diffpath(dataset, reference="reference", run_key="k", progress=False, **FAST)
+    yield dataset, run
+    dataset.delete()
+
+
+def test_every_promised_field_is_there_with_its_type(scored):
+    dataset, run = scored
+    types = {
+        "k_score": fo.FloatField,
+        "k_features": fo.VectorField,
+        "k_profile": fo.VectorField,
+        "k_error": fo.StringField,
+    }
+    for name, field_type in types.items():
+        assert isinstance(dataset.get_field(name), field_type), name
+    assert dataset.get_field("k_heatmap").document_type is fo.Heatmap
+    assert sorted(run.fields.values()) == sorted([*types, "k_heatmap"])
+
+
+def test_the_score_is_described_and_indexed(scored):
+    dataset, run = scored
+    description = dataset.get_field("k_score").description
+    assert "higher = more anomalous" in description
+    assert f"{run.threshold:.4g}" in description
+    assert "k_score" in dataset.list_indexes()
+    for name in run.fields.values():
+        assert dataset.get_field(name).description
+
+
+def test_intruders_rank_above_clean_images_of_the_kind_of_the_reference(scored):
+    dataset, run = scored
+    queries = dataset.match(F("kind").is_in(["clean", "photos"]))
+    kinds, scores = queries.values(["kind", "k_score"])
+    assert roc_auc_score(np.array(kinds) == "photos", scores) > 0.9
+
+
+def test_features_in_the_database_are_those_of_the_method(scored):
+    dataset, run = scored
+    sample = dataset.match(F("kind") == "photos").first()
+    with Image.open(sample.filepath) as image:
+        expected = DiffPathV2(num_timesteps=3).score_images([image])
+    size = np.sqrt(expected.features[0, [1, 1, 1, 4, 4, 4]]) ** [1, 2, 3, 1, 2, 3]
+    assert (np.abs(sample.k_features - expected.features[0]) < 0.02 * size).all()
+    np.testing.assert_allclose(sample.k_profile, expected.profile[0], atol=0.01)
+
+
+def test_the_counts_of_the_run_are_those_of_the_dataset(scored):
+    dataset, run = scored
+    assert run.num_scored == 95 == dataset.count("k_score")
+    assert run.num_unreadable == 1 == dataset.count("k_error")
+    assert run.num_likely_ood == dataset.match(F("k_score") >= run.threshold).count()
+    assert run.seconds > 0
+
+
+def test_the_run_records_what_made_it(scored):
+    dataset, run = scored
+    config = dataset.get_run_info("k").config.serialize()
+    assert config["method"] == "diffpath" and config["status"] == "complete"
+    assert config["made_by"]["model"] == "bundled"
+    assert config["made_by"]["options"]["num_timesteps"] == 3
+    assert config["made_by"]["reference"] == {"kind": "tag", "tag": "reference"}
+    assert config["versions"]["fiftyone"] == fo.__version__
+    assert config["fields"] == run.fields and config["views"] == run.views
+    assert Path(run.heatmap_dir).is_dir()
+
+
+def test_the_four_views_hold_what_their_names_say(scored):
+    dataset, run = scored
+    ranked = dataset.load_saved_view("k: most anomalous first").values("k_score")
+    assert len(ranked) == 95 and ranked == sorted(ranked, reverse=True)
+    typical = dataset.load_saved_view("k: most typical").values("k_score")
+    assert typical == ranked[::-1]
+    likely = dataset.load_saved_view("k: likely OOD").values("k_score")
+    assert likely == [score for score in ranked if score >= run.threshold]
+    assert dataset.load_saved_view("k: unreadable").values("kind") == ["missing"]
+    for name in run.views.values():
+        assert dataset.get_saved_view_info(name)["description"]
+
+
+def test_heatmaps_are_pngs_on_one_fixed_scale(scored):
+    dataset, run = scored
+    method = DiffPathV2(num_timesteps=3)
+    for kind in ("clean", "photos"):
+        sample = dataset.match(F("kind") == kind).first()
+        path = Path(sample.k_heatmap.map_path)
+        assert path.parent == Path(run.heatmap_dir) and path.stem == sample.id
+        stored = np.asarray(Image.open(path))
+        with Image.open(sample.filepath) as image:
+            heatmap = method.score_images([image]).heatmaps[0]
+        assert stored.dtype == np.uint8 and stored.shape == heatmap.shape
+        low, high = run.config["heatmap_scale"]
+        expected = np.clip((heatmap - low) / (high - low), 0, 1) * 255
+        assert np.abs(stored - expected).mean() < 5
+
+
+def test_saved_views_stay_live(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 12))
+    run = compute_diffpath(dataset, progress=False, **FAST)
+    sample = dataset.first()
+    sample[run.fields["score"]] = run.threshold + 1e6
+    sample.save()
+    assert dataset.load_saved_view("diffpath: likely OOD").first().id == sample.id
+    assert dataset.load_saved_view("diffpath: most anomalous first").first().id == sample.id
+
+
+def test_awkward_files_are_scored_and_unreadable_ones_never_cost_another_its_score(make_dataset, tmp_path):
+    good = [fo.Sample(filepath=str(build(tmp_path)[0]), kind=kind) for kind, build in SCORABLE.items()]
+    bad = [fo.Sample(filepath=str(build(tmp_path)), kind=kind) for kind, build in UNREADABLE.items()]
+    mixed = [sample for pair in zip(good, bad) for sample in pair] + good[len(bad) :]
+    dataset = make_dataset(mixed, demo_samples("reference", 20, tags=["reference"]))
+    run = compute_diffpath(dataset, reference="reference", batch_size=4, progress=False, **FAST)
+    scores = dict(zip(*dataset.values(["filepath", "diffpath_score"])))
+    errors = dict(zip(*dataset.values(["filepath", "diffpath_error"])))
+    assert run.num_unreadable == len(UNREADABLE) and run.num_scored == len(SCORABLE) + 20
+    for sample in good:
+        assert np.isfinite(scores[sample.filepath]) and errors[sample.filepath] is None, sample.kind
+    for sample in bad:
+        assert scores[sample.filepath] is None and sample.filepath in errors[sample.filepath], sample.kind
+    known = [score for score in scores.values() if score is not None]
+    assert dataset.bounds("diffpath_score") == pytest.approx((min(known), max(known)))
+
+
+def test_a_score_does_not_depend_on_bad_files_beside_it(make_dataset, tmp_path):
+    bad = [fo.Sample(filepath=str(build(tmp_path))) for build in UNREADABLE.values()]
+    photos = demo_samples("photos", 4)
+    reference = make_dataset(demo_samples("reference", 20))
+    with_bad, without = make_dataset(bad, photos), make_dataset(demo_samples("photos", 4))
+    for dataset in (with_bad, without):
+        compute_diffpath(dataset, reference=reference, progress=False, dtype="float32", **FAST)
+    beside_bad = dict(zip(*with_bad.values(["filepath", "diffpath_score"])))
+    for path, score in zip(*without.values(["filepath", "diffpath_score"])):
+        assert beside_bad[path] == pytest.approx(score, rel=1e-3)
+
+
+def test_a_tag_a_view_and_a_dataset_as_reference_give_the_same_scores(make_dataset):
+    reference = demo_samples("reference", 20, tags=["normal"])
+    dataset = make_dataset(reference, demo_samples("photos", 5))
+    elsewhere = make_dataset(demo_samples("reference", 20))
+    references = {"tag": "normal", "view": dataset.match_tags("normal"), "data": elsewhere}
+    for key, value in references.items():
+        compute_diffpath(dataset, reference=value, run_key=key, progress=False, dtype="float32", **FAST)
+    photos = dataset.match(F("kind") == "photos")
+    scores = {key: photos.values(f"{key}_score") for key in references}
+    np.testing.assert_allclose(scores["view"], scores["tag"], rtol=1e-3)
+    np.testing.assert_allclose(scores["data"], scores["tag"], rtol=1e-3)
+
+
+def test_scoring_a_view_leaves_the_other_samples_and_the_reference_untouched(make_dataset):
+    dataset = make_dataset(demo_samples("clean", 6), demo_samples("photos", 4))
+    elsewhere = make_dataset(demo_samples("reference", 15))
+    run = compute_diffpath(dataset.match(F("kind") == "photos"), reference=elsewhere, progress=False, **FAST)
+    assert run.num_scored == 4
+    assert dataset.match(F("kind") == "clean").count("diffpath_score") == 0
+    assert "diffpath_features" not in elsewhere.get_field_schema() and elsewhere.list_runs() == []
+
+
+def test_without_a_reference_intruders_among_many_alike_are_found(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 60), demo_samples("photos", 6))
+    compute_diffpath(dataset, progress=False, **FAST)
+    kinds, scores = dataset.values(["kind", "diffpath_score"])
+    assert roc_auc_score(np.array(kinds) == "photos", scores) > 0.9
+
+
+def test_an_existing_run_is_only_replaced_when_asked(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 8))
+    compute_diffpath(dataset, progress=False, **FAST)
+    before = dataset.values("diffpath_score")
+    with pytest.raises(ValueError, match="overwrite=True"):
+        compute_diffpath(dataset, progress=False, **FAST)
+    assert dataset.values("diffpath_score") == before
+    run = compute_diffpath(dataset, overwrite=True, heatmaps=False, progress=False, seed=1, **FAST)
+    assert run.config["made_by"]["options"]["seed"] == 1
+    assert dataset.values("diffpath_score") != before
+    assert not dataset.has_field("diffpath_heatmap") and run.heatmap_dir is None
+
+
+def test_a_users_own_field_or_view_is_never_overwritten(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 5))
+    dataset.set_values("mine_score", [1.0] * 5)
+    dataset.save_view("yours: likely OOD", dataset.limit(1))
+    for key, name in (("mine", "mine_score"), ("yours", "yours: likely OOD")):
+        with pytest.raises(ValueError, match=name):
+            compute_diffpath(dataset, run_key=key, overwrite=True, progress=False, **FAST)
+    assert dataset.values("mine_score") == [1.0] * 5
+    assert len(dataset.load_saved_view("yours: likely OOD")) == 1
+    assert dataset.list_runs() == []
+
+
+def test_two_runs_stand_side_by_side_and_one_is_deleted_without_trace(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 6))
+    before = set(dataset.get_field_schema())
+    keep = compute_diffpath(dataset, run_key="keep", progress=False, **FAST)
+    gone = compute_diffpath(dataset, run_key="gone", preset="paper", progress=False, **FAST)
+    dataset.save_view("gone by hand", dataset.limit(2))
+    delete_diffpath(dataset, "gone")
+    assert set(dataset.get_field_schema()) == before | set(keep.fields.values())
+    assert set(dataset.list_saved_views()) == {*keep.views.values(), "gone by hand"}
+    assert dataset.list_runs() == ["keep"]
+    assert not Path(gone.heatmap_dir).exists() and len(list(Path(keep.heatmap_dir).glob("*.png"))) == 6
+
+
+def test_the_paper_preset_has_no_profile_field(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 6))
+    run = compute_diffpath(dataset, preset="paper", progress=False, **FAST)
+    assert "profile" not in run.fields and not dataset.has_field("diffpath_profile")
+    assert all(len(vector) == 6 for vector in dataset.values("diffpath_features"))
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(make_dataset, monkeypatch):
+    dataset = make_dataset(demo_samples("reference", 10), demo_samples("photos", 2))
+    elsewhere = make_dataset(demo_samples("clean", 8))
+    arguments = dict(reference=elsewhere, batch_size=4, progress=False, dtype="float32", **FAST)
+    plain = compute_diffpath(dataset, run_key="plain", **arguments)
+
+    real, seen = DiffPathV2.score_images, []
+
+    def stop_after_two_batches(self, images):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(DiffPathV2, "score_images", stop_after_two_batches)
+    with pytest.raises(KeyboardInterrupt):
+        compute_diffpath(dataset, run_key="cut", **arguments)
+    assert dataset.count("cut_features") == 8
+    assert dataset.get_run_info("cut").config.serialize()["status"] == "incomplete"
+
+    counted = []
+    monkeypatch.setattr(
+        DiffPathV2, "score_images", lambda self, images: counted.append(len(images)) or real(self, images)
+    )
+    run = compute_diffpath(dataset, run_key="cut", **arguments)
+    assert sum(counted) == 4 + 8  # the rest of the target, and the reference
+    assert run.num_scored == plain.num_scored == 12
+    np.testing.assert_allclose(dataset.values("cut_score"), dataset.values("plain_score"), rtol=1e-3)
+
+
+def test_an_interrupted_run_is_not_continued_with_other_options(make_dataset, monkeypatch):
+    dataset = make_dataset(demo_samples("reference", 6))
+
+    def fail(self, images):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DiffPathV2, "score_images", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            compute_diffpath(dataset, progress=False, **FAST)
+    with pytest.raises(ValueError, match="other options"):
+        compute_diffpath(dataset, progress=False, seed=5, **FAST)
+    assert compute_diffpath(dataset, progress=False, **FAST).num_scored == 6
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(reference="nothing has this tag"), "no sample .* has the reference tag"),
+        (dict(reference=5), "view, a dataset, a tag or None"),
+        (dict(run_key="not a key"), "run_key"),
+        (dict(batch_size=0), "batch_size"),
+        (dict(num_timesteps=1), "num_timesteps"),
+        (dict(no_such_option=1), "no_such_option"),
+        (dict(model="/no/such/folder"), "folder"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_written(arguments, message, make_dataset):
+    dataset = make_dataset(demo_samples("reference", 4))
+    schema = set(dataset.get_field_schema())
+    with pytest.raises(ValueError, match=message):
+        compute_diffpath(dataset, progress=False, **arguments)
+    assert set(dataset.get_field_schema()) == schema
+    assert dataset.list_runs() == [] and dataset.list_saved_views() == []
+
+
+def test_samples_that_are_no_images_are_refused(make_dataset):
+    with pytest.raises(ValueError, match="dataset or view"):
+        compute_diffpath([1, 2, 3])
+    dataset = make_dataset(demo_samples("reference", 3))
+    with pytest.raises(ValueError, match="no images"):
+        compute_diffpath(dataset.match(F("kind") == "nothing"))
+    for sample in dataset:
+        sample["boxes"] = fo.Detections(detections=[fo.Detection(label="a", bounding_box=[0, 0, 1, 1])])
+        sample.save()
+    with pytest.raises(ValueError, match="patches"):
+        compute_diffpath(dataset.to_patches("boxes"))
+
+
+def test_too_few_readable_reference_images_are_an_error_that_says_so(make_dataset, tmp_path):
+    broken = [fo.Sample(filepath=str(build(tmp_path)), tags=["r"]) for build in UNREADABLE.values()]
+    dataset = make_dataset(broken, demo_samples("reference", 2, tags=["r"]))
+    with pytest.raises(ValueError, match="at least 3 readable images, got 2"):
+        compute_diffpath(dataset, reference="r", progress=False, **FAST)
+
+
+def test_all_unreadable_images_still_give_a_finished_run(make_dataset, tmp_path):
+    dataset = make_dataset([fo.Sample(filepath=str(build(tmp_path))) for build in UNREADABLE.values()])
+    elsewhere = make_dataset(demo_samples("reference", 6))
+    run = compute_diffpath(dataset, reference=elsewhere, progress=False, **FAST)
+    assert (run.num_scored, run.num_likely_ood, run.num_unreadable) == (0, 0, len(UNREADABLE))
+    assert len(dataset.load_saved_view("diffpath: unreadable")) == len(UNREADABLE)
+
+
+def test_a_duplicate_file_gets_the_same_features_as_its_twin(make_dataset):
+    (sample,) = demo_samples("photos", 1)
+    dataset = make_dataset([sample, fo.Sample(filepath=sample.filepath)], demo_samples("reference", 6, tags=["r"]))
+    compute_diffpath(dataset, reference="r", progress=False, **FAST)
+    first, second = dataset.match(F("filepath") == sample.filepath).values("diffpath_features")
+    np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4)
+
+
+def test_progress_is_reported_up_to_the_last_image(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 9))
+    fractions = []
+    compute_diffpath(dataset, batch_size=3, progress=lambda bar: fractions.append(bar.iteration), **FAST)
+    assert fractions[-1] == 9 and fractions == sorted(fractions)
+
+
+def test_the_run_survives_a_reload_of_the_dataset(scored):
+    dataset, run = scored
+    loaded = diffpath.DiffPathRun.load(fo.load_dataset(dataset.name), "k")
+    assert loaded == run

@@ -1,0 +1,142 @@
+"""The density: higher = more anomalous, repeatable, clear about what it cannot do."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from diffpath import AnomalyDetector
+
+
+def gaussian(count, seed, dimensions=6):
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions))
+    return rng.normal(size=(count, dimensions)) @ mixing + 5
+
+
+# They demand scikit-learn's sign (higher = more typical), where ours is the opposite on
+# purpose; test_predict_is_the_sign_of_the_decision_function stands in for them
+OPPOSITE_SIGN = ("check_outliers_train", "check_outliers_fit_predict")
+NEEDS_AN_OPT_IN = ("check_array_api_input",)
+
+
+def applicable_checks():
+    for estimator, check in estimator_checks_generator(AnomalyDetector(), mark=None):
+        name = getattr(check, "func", check).__name__
+        if name not in OPPOSITE_SIGN + NEEDS_AN_OPT_IN:
+            yield pytest.param(estimator, check, id=name)
+
+
+@pytest.mark.parametrize("estimator, check", applicable_checks())
+def test_is_an_ordinary_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+def test_predict_is_the_sign_of_the_decision_function():
+    detector = AnomalyDetector().fit(gaussian(200, 0))
+    query = gaussian(100, 1) * 1.5
+    scores, decision = detector.score_samples(query), detector.decision_function(query)
+    np.testing.assert_allclose(decision, scores - detector.threshold_)
+    np.testing.assert_array_equal(detector.predict(query), np.where(decision >= 0, -1, 1))
+    assert set(detector.predict(query)) == {-1, 1}
+
+
+def test_intruders_are_ranked_above_typical_samples():
+    detector = AnomalyDetector().fit(gaussian(400, 0))
+    typical, intruders = gaussian(200, 1), gaussian(50, 2) + 12
+    scores = detector.score_samples(np.vstack([typical, intruders]))
+    labels = np.repeat([0, 1], [200, 50])
+    assert roc_auc_score(labels, scores) > 0.99
+    assert (detector.predict(intruders) == -1).mean() > 0.95
+    assert (detector.predict(typical) == 1).mean() > 0.85
+
+
+def test_scores_rank_a_gaussian_by_its_mahalanobis_distance():
+    reference, query = gaussian(3000, 0), gaussian(300, 1)
+    offset = query - reference.mean(axis=0)
+    distance = np.einsum("ij,jk,ik->i", offset, np.linalg.inv(np.cov(reference.T)), offset)
+    scores = AnomalyDetector(max_components=1).fit(reference).score_samples(query)
+    ranks = [np.argsort(np.argsort(values)) for values in (scores, distance)]
+    assert np.corrcoef(ranks)[0, 1] > 0.9
+
+
+def test_an_intruder_correlated_against_the_reference_is_found_where_each_axis_looks_typical():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(500, 1))
+    reference = np.hstack([shared, shared + 0.05 * rng.normal(size=(500, 1))])
+    detector = AnomalyDetector().fit(reference)
+    assert detector.predict([[1.0, -1.0]]) == -1 and detector.predict([[1.0, 1.0]]) == 1
+
+
+def test_a_shift_or_scale_of_a_feature_changes_no_ranking():
+    reference, query = gaussian(300, 0), gaussian(100, 1)
+    scale, shift = np.array([1e-4, 1, 1e4, 3, 7, 0.2]), np.array([5, -3, 0, 1e3, 2, 0])
+    plain = AnomalyDetector().fit(reference).score_samples(query)
+    moved = AnomalyDetector().fit(reference * scale + shift).score_samples(query * scale + shift)
+    np.testing.assert_allclose(moved, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_two_fits_give_the_same_scores():
+    reference, query = gaussian(300, 0), gaussian(100, 1)
+    first, second = (AnomalyDetector().fit(reference) for _ in range(2))
+    np.testing.assert_array_equal(first.score_samples(query), second.score_samples(query))
+    np.testing.assert_array_equal(first.reference_scores_, second.reference_scores_)
+    assert first.threshold_ == second.threshold_
+
+
+def test_the_threshold_keeps_the_false_positive_rate_on_fresh_samples():
+    detector = AnomalyDetector(false_positive_rate=0.1).fit(gaussian(2000, 0))
+    share = (detector.predict(gaussian(2000, 1)) == -1).mean()
+    # binomial deviation of both samples together is about 0.01
+    assert abs(share - 0.1) < 0.04
+
+
+def test_a_reference_sample_is_scored_by_a_fit_that_did_not_see_it():
+    reference = gaussian(60, 0)
+    reference[7] += 1000
+    detector = AnomalyDetector().fit(reference)
+    assert detector.reference_scores_.argmax() == 7
+    assert detector.reference_scores_.mean() > detector.score_samples(reference).mean()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15])
+def test_trimming_finds_intruders_hidden_in_the_reference(share):
+    count = int(300 * share)
+    mixed = np.vstack([gaussian(300 - count, 0), gaussian(count, 1) + 12])
+    judged = AnomalyDetector(trim=0.2).fit_predict(mixed)
+    assert (judged[-count:] == -1).mean() > 0.9
+    assert (judged[:-count] == -1).mean() < 0.1
+
+
+def test_a_constant_feature_is_harmless():
+    reference = gaussian(100, 0)
+    reference[:, 2] = 4
+    scores = AnomalyDetector().fit(reference).score_samples(reference)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    "reference, message",
+    [
+        (np.full((10, 6), np.nan), "NaN"),
+        (np.full((10, 6), np.inf), "infinity"),
+        (np.zeros((2, 6)), "minimum of 3"),
+        (np.zeros(6), "2D array"),
+    ],
+)
+def test_a_reference_that_cannot_be_fitted_is_refused_with_its_reason(reference, message):
+    with pytest.raises(ValueError, match=message):
+        AnomalyDetector().fit(reference)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(trim=0.5), dict(false_positive_rate=0), dict(max_components=0), dict(n_splits=1)]
+)
+def test_an_impossible_option_is_refused_by_name(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        AnomalyDetector(**options).fit(gaussian(20, 0))
+
+
+def test_a_descriptor_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="features"):
+        AnomalyDetector().fit(gaussian(20, 0)).score_samples(np.zeros((3, 16)))
