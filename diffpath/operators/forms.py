@@ -125,7 +125,6 @@ def _add_run_key(ctx, inputs):
     prop = inputs.str(
         "run_key",
         default=DEFAULTS["run_key"],
-        required=True,
         label="Run key",
         description="Prefix of the run's fields and saved views",
     )
