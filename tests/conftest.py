@@ -24,6 +24,7 @@ def _isolate_fiftyone():
         FIFTYONE_DO_NOT_TRACK="1",
         FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS="true",
         FIFTYONE_SHOW_PROGRESS_BARS="false",
+        FIFTYONE_OPERATOR_TIMEOUT="3",  # seconds; short, so that a run can outlast it
     )
 
 

@@ -1,0 +1,207 @@
+"""The plugin in FiftyOne's registry: its form, and every way to run it."""
+
+import asyncio
+import importlib
+import time
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import pytest
+from conftest import ROOT
+from fiftyone.operators.delegated import DelegatedOperationService
+from fiftyone.operators.executor import ExecutionContext, Executor, execute_or_delegate_operator
+from fiftyone.operators.registry import OperatorRegistry
+
+URI = "@diffpath/diffpath/compute_diffpath"
+FAST = dict(num_timesteps=2, num_workers=2)
+
+
+@pytest.fixture
+def dataset():
+    data = ROOT / "demo" / "data"
+    dataset = fo.Dataset()
+    for kind in ("reference", "clean", "photos"):
+        paths = sorted((data / kind).glob("*.png"))[:12]
+        dataset.add_samples([fo.Sample(filepath=str(path), tags=[kind]) for path in paths], progress=False)
+    yield dataset
+    dataset.delete()
+
+
+@pytest.fixture
+def operator():
+    return foo.get_operator(URI)
+
+
+def form(dataset, view=None, **params):
+    """The form as the App would get it, input properties by name."""
+    context = ExecutionContext(
+        dict(
+            dataset_name=dataset.name,
+            view=(view if view is not None else dataset.view())._serialize(),
+            selected=[],
+            params=params,
+        ),
+        executor=Executor(),
+        operator_uri=URI,
+    )
+    resolved = foo.get_operator(URI).resolve_type(context, "inputs").to_json()
+    return resolved["type"]["properties"]
+
+
+def text_of(prop):
+    return str(prop)
+
+
+def test_the_plugin_loads_without_errors_and_offers_exactly_its_operators():
+    assert OperatorRegistry().list_errors() == []
+    ours = [operator.uri for operator in foo.list_operators() if operator.uri.startswith("@diffpath/")]
+    assert ours == [URI]
+
+
+def test_the_operator_declares_both_ways_to_run_and_a_moderate_risk(operator):
+    config = operator.config
+    assert config.allow_immediate_execution and config.allow_delegated_execution
+    assert config.dynamic and config.risk_level.value == "medium"
+    assert config.label == "Compute DiffPath OOD scores"
+
+
+def test_the_form_asks_for_target_reference_model_and_run_key(dataset):
+    inputs = form(dataset)
+    assert {"reference_kind", "model", "run_key", "heatmaps", "advanced"} <= set(inputs)
+    assert "num_timesteps" not in inputs
+    assert "36 images" in text_of(inputs["estimate"])
+    assert "view_target" in form(dataset, dataset.limit(5))
+    assert "5 images" in text_of(form(dataset, dataset.limit(5), view_target="CURRENT_VIEW")["estimate"])
+
+
+def test_the_form_offers_the_datasets_own_tags_views_and_other_datasets(dataset):
+    dataset.save_view("kept", dataset.limit(4))
+    other = fo.Dataset()
+    try:
+        assert "photos" in text_of(form(dataset, reference_kind="tag")["reference_tag"])
+        assert "kept" in text_of(form(dataset, reference_kind="view")["reference_view"])
+        names = text_of(form(dataset, reference_kind="dataset")["reference_dataset"])
+        assert other.name in names and dataset.name not in names
+    finally:
+        other.delete()
+
+
+def test_advanced_options_follow_the_preset(dataset):
+    default = form(dataset, advanced=True)
+    paper = form(dataset, advanced=True, preset="paper")
+    assert {"num_timesteps", "num_noise_draws", "error_power", "ssim_weighting", "ssim_window", "seed"} <= set(default)
+    assert "signed" in default["error_power"]["view"]["description"]
+    assert "squared" in paper["error_power"]["view"]["description"]
+
+
+@pytest.mark.parametrize("run_key", ["not a key", "1st", "a-b"])
+def test_the_form_marks_an_impossible_run_key(dataset, run_key):
+    assert form(dataset, run_key=run_key)["run_key"]["invalid"]
+
+
+def test_the_form_warns_before_it_overwrites(dataset, operator):
+    assert "existing_run" not in form(dataset)
+    operator(dataset, progress=False, **FAST)
+    inputs = form(dataset)
+    assert "exists" in text_of(inputs["existing_run"])
+    assert inputs["overwrite"]["invalid"]
+    assert not form(dataset, overwrite=True)["overwrite"].get("invalid")
+    assert "existing_run" not in form(dataset, run_key="other")
+
+
+def test_the_form_warns_where_there_is_nothing_to_score(dataset):
+    empty = dataset.match_tags("no such tag")
+    assert "no images" in text_of(form(dataset, empty, view_target="CURRENT_VIEW")["estimate"])
+
+
+def test_the_estimate_uses_the_speed_of_an_earlier_run(dataset, operator):
+    assert "rough guess" in text_of(form(dataset)["estimate"])
+    operator(dataset, progress=False, **FAST)
+    assert "earlier run" in text_of(form(dataset, run_key="next")["estimate"])
+
+
+def test_calling_the_operator_from_python_gives_the_run(dataset, operator):
+    run = operator(dataset, reference="reference", run_key="py", progress=False, **FAST)
+    assert run.num_scored == 36 == dataset.count("py_score")
+
+
+def execute(dataset, **params):
+    """What the server streams to the App, message by message: (operator, parameters)."""
+    request = dict(dataset_name=dataset.name, view=dataset.view()._serialize(), params=params)
+    result = asyncio.run(execute_or_delegate_operator(URI, request))
+    result.raise_exceptions()
+    messages = [message.to_json()["body"] for message in result.result]
+    return [(message["operator_uri"].split("/")[-1], message["params"]) for message in messages]
+
+
+def test_immediate_execution_reports_progress_and_ends_on_the_ranked_view(dataset):
+    messages = execute(dataset, reference_kind="tag", reference_tag="reference", batch_size=4, num_timesteps=2)
+    names = [name for name, _ in messages]
+    progress = [params["progress"] for name, params in messages if name == "set_progress"]
+    assert len(progress) > 5 and progress == sorted(progress) and progress[-1] == 1
+    assert names[-4:] == ["reload_dataset", "set_view", "set_active_fields", "notify"]
+    notice = messages[-1][1]["message"]
+    run = dataset.get_run_info("diffpath").config.serialize()
+    assert "36 images" in notice and f"{run['num_likely_ood']} likely OOD" in notice and "0 could not be read" in notice
+    assert {"_cls": "fiftyone.core.stages.SortBy"}.items() <= messages[-3][1]["view"][-1].items()
+
+
+def test_the_form_of_a_saved_view_or_another_dataset_as_reference_is_understood(dataset):
+    dataset.save_view("normal", dataset.match_tags("reference"))
+    execute(dataset, run_key="v", reference_kind="view", reference_view="normal", num_timesteps=2)
+    other = dataset.match_tags("reference").clone()
+    try:
+        execute(dataset, run_key="d", reference_kind="dataset", reference_dataset=other.name, num_timesteps=2)
+    finally:
+        other.delete()
+    assert dataset.count("v_score") == dataset.count("d_score") == 36
+    assert dataset.get_run_info("v").config.serialize()["num_reference"] == 12
+
+
+def test_an_incomplete_reference_is_an_error_not_a_run(dataset):
+    with pytest.raises(Exception, match="reference_tag|choose the tag"):
+        execute(dataset, reference_kind="tag")
+    assert dataset.list_runs() == []
+
+
+def test_delegated_execution_scores_and_returns_a_summary(dataset, operator):
+    operator(dataset, delegate=True, reference="reference", run_key="later", **FAST)
+    assert dataset.list_runs() == []
+    service = DelegatedOperationService()
+    service.execute_queued_operations(limit=1)
+    assert dataset.count("later_score") == 36
+    assert dataset.get_run_info("later").config.serialize()["made_by"]["reference"]["tag"] == "reference"
+    last = service.list_operations(operator=URI)[-1]
+    assert last.run_state == "completed"
+    assert "36 images" in last.result.result["summary"]
+
+
+def test_a_delegated_run_refuses_a_reference_that_it_could_not_carry(dataset, operator):
+    with pytest.raises(ValueError, match="tag"):
+        operator(dataset, delegate=True, reference=dataset.match_tags("reference"))
+
+
+@pytest.mark.parametrize("path", ["python", "app", "sdk", "delegated"])
+def test_a_run_longer_than_the_operator_timeout_is_not_cut(path, dataset, operator, monkeypatch):
+    assert fo.config.operator_timeout < 10  # set by conftest, usually 600 seconds
+    package = type(operator).__module__.removesuffix(".operators.compute")
+    plugin = importlib.import_module(f"{package}.method")
+    real = plugin.DiffPathV2.score_images
+
+    def slow(self, images):
+        time.sleep(2.5 * fo.config.operator_timeout / 9)
+        return real(self, images)
+
+    monkeypatch.setattr(plugin.DiffPathV2, "score_images", slow)
+    started = time.monotonic()
+    if path == "python":
+        operator(dataset, batch_size=4, progress=False, **FAST)
+    elif path == "app":
+        execute(dataset, batch_size=4, num_timesteps=2)
+    elif path == "sdk":
+        foo.execute_operator(URI, dict(dataset=dataset, params=dict(batch_size=4, num_timesteps=2)))
+    else:
+        operator(dataset, delegate=True, batch_size=4, **FAST)
+        DelegatedOperationService().execute_queued_operations(limit=1)
+    assert time.monotonic() - started > 2 * fo.config.operator_timeout
+    assert dataset.count("diffpath_score") == 36
