@@ -46,7 +46,18 @@ def test_a_wheel_carries_the_bundled_weights_and_nothing_of_the_repository_root(
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", "--no-local", str(ROOT), str(copy)], check=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", str(copy), "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            str(copy),
+            "--no-deps",
+            "--no-build-isolation",
+            "-q",
+            "-w",
+            str(tmp_path),
+        ],
         check=True,
         capture_output=True,
     )

@@ -287,7 +287,9 @@ def test_every_prediction_type_recovers_the_true_noise(prediction_type):
     spread = (1 - schedule[timesteps]).sqrt().view(-1, 1, 1, 1)
     target = {"sample": clean, "v_prediction": signal * noise - spread * clean}[prediction_type]
     predictor = NoisePredictor(lambda *_: target, schedule, prediction_type=prediction_type)
-    torch.testing.assert_close(predictor.predict_noise(signal * clean + spread * noise, timesteps), noise, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        predictor.predict_noise(signal * clean + spread * noise, timesteps), noise, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_learned_variances_are_dropped():

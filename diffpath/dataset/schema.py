@@ -15,7 +15,7 @@ _DESCRIPTIONS = {
     "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
     "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
-    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; black 0 to full 0.5, one scale for all images",
+    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are 0 to 0.5",
     "error": "Why this image has no DiffPath score",
 }
 
