@@ -1,5 +1,6 @@
 """Isolates FiftyOne from the user's database and plugins, and gives the tests real images."""
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -28,11 +29,9 @@ def _isolate_fiftyone():
     )
 
 
+# Registered before FiftyOne's own, so that it runs after the database has stopped
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 _isolate_fiftyone()
-
-
-def pytest_unconfigure(config):
-    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 def read_demo(kind, count):
