@@ -224,6 +224,16 @@ def test_an_existing_run_is_only_replaced_when_asked(make_dataset):
     assert not dataset.has_field("diffpath_heatmap") and run.heatmap_dir is None
 
 
+def test_overwriting_from_a_view_over_the_old_scores_scores_the_same_images(make_dataset):
+    dataset = make_dataset(demo_samples("reference", 8))
+    first = compute_diffpath(dataset, progress=False, **FAST)
+    half = first.view(dataset).limit(5)  # the App's current view after a run
+    ids = half.values("id")
+    second = compute_diffpath(half, overwrite=True, progress=False, **FAST)
+    assert second.num_scored == 5
+    assert set(dataset.exists("diffpath_score").values("id")) == set(ids)
+
+
 def test_a_users_own_field_or_view_is_never_overwritten(make_dataset):
     dataset = make_dataset(demo_samples("reference", 5))
     dataset.set_values("mine_score", [1.0] * 5)

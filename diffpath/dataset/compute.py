@@ -147,12 +147,13 @@ def iterate_diffpath(
         "dtype": str(method.predictor.dtype).removeprefix("torch."),
         "reference": _describe_reference(reference),
     }
+    # Read first: a view over the scores of a run that is overwritten is empty afterwards
+    target = dict(zip(*samples.values(["id", "filepath"])))
+    reference_paths = dict(zip(*reference_samples.values(["id", "filepath"])))
     config = _begin(dataset, run_key, made_by, heatmaps, method.options.use_profile, overwrite)
     store = FieldStore(dataset, config)
     archive = ReferenceArchive(Path(config["folder"]), method.options.use_profile)
 
-    target = dict(zip(*samples.values(["id", "filepath"])))
-    reference_paths = dict(zip(*reference_samples.values(["id", "filepath"])))
     described = store.descriptors(target)
     pending = {i: path for i, path in target.items() if i not in described}
     outside = {i: path for i, path in reference_paths.items() if i not in target and i not in archive.descriptors}
