@@ -64,7 +64,8 @@ def page(dataset):
         page.set_default_timeout(60 * SECONDS)
         page.goto(f"http://127.0.0.1:{port}/datasets/{dataset.name}")
         page.get_by_text("121 samples", exact=False).first.wait_for()
-        page.get_by_text("Dismiss", exact=True).click()  # FiftyOne's advertisement
+        # FiftyOne's advertisement, which may come late or not at all
+        page.add_locator_handler(page.get_by_text("Dismiss", exact=True), lambda button: button.click())
         yield page
         browser.close()
     session.close()

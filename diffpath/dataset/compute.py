@@ -189,6 +189,8 @@ class _Scorer:
         return Progress(label, self.done, self.total, self.rate)
 
     def run(self, paths, store, label):
+        if not paths:
+            return
         size = self.method.images_per_pass
         reader = read_images(paths.values(), self.method.resolution, self.num_workers, lookahead=4 * size)
         flushed = time.monotonic()

@@ -98,7 +98,7 @@ def _run_delegated(ctx, steps):
 
 def _label(step):
     text = f"{step.label}: {step.done:,} of {step.total:,}"
-    if step.done and step.seconds_left is not None:
+    if 0 < step.done < step.total:
         text += f", {step.rate:.0f} images/s, {format_duration(step.seconds_left)} left"
     return text
 

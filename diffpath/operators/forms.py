@@ -242,7 +242,7 @@ def _add_estimate(ctx, inputs):
     inputs.view(
         "estimate",
         types.Notice(
-            label=f"{count:,} images, about {format_duration(seconds)} ({basis}), without reference images elsewhere"
+            label=f"{count:,} images, about {format_duration(seconds)} ({basis}); an outside reference adds to it"
         ),
     )
 
