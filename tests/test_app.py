@@ -1,5 +1,6 @@
 """The real App in a headless browser: open the operator, run it, see progress and ranking."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ from pathlib import Path
 import fiftyone as fo
 import pytest
 from conftest import ROOT
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from playwright.sync_api import expect, sync_playwright
 
 LABEL = "Compute DiffPath OOD scores"
@@ -64,8 +66,8 @@ def page(dataset):
         page.set_default_timeout(60 * SECONDS)
         page.goto(f"http://127.0.0.1:{port}/datasets/{dataset.name}")
         page.get_by_text("121 samples", exact=False).first.wait_for()
-        # FiftyOne's advertisement, which may come late or not at all
-        page.add_locator_handler(page.get_by_text("Dismiss", exact=True), lambda button: button.click())
+        with contextlib.suppress(PlaywrightTimeoutError):  # FiftyOne's advertisement, where there is one
+            page.get_by_text("Dismiss", exact=True).click(timeout=10 * SECONDS)
         yield page
         browser.close()
     session.close()
