@@ -32,7 +32,7 @@ def main():
     run = operator(dataset.match_tags("query"), reference="reference", run_key=RUN_KEY)
 
     results = evaluate(dataset, run)
-    report(results, dataset, run)
+    report(results, run)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     from contact_sheet import write_contact_sheet
 
@@ -52,8 +52,8 @@ def isolate_fiftyone(output):
     plugins = output / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     link = plugins / "diffpath"
-    if not link.is_symlink():
-        link.symlink_to(DEMO.parent, target_is_directory=True)
+    link.unlink(missing_ok=True)  # after a move it would load the plugin from the old place
+    link.symlink_to(DEMO.parent, target_is_directory=True)
     os.environ["FIFTYONE_PLUGINS_DIR"] = str(plugins)
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "1")
     os.environ.setdefault("FIFTYONE_DEFAULT_DATASET_DIR", str(output / "fiftyone"))
@@ -67,7 +67,12 @@ def build_dataset(fo, output):
     from corruptions import CORRUPTIONS, write_unreadable
     from PIL import Image
 
+    from diffpath import delete_diffpath
+
     if fo.dataset_exists("diffpath-demo"):
+        old = fo.load_dataset("diffpath-demo")
+        if old.has_run(RUN_KEY):
+            delete_diffpath(old, RUN_KEY)  # deleting the dataset alone would leave its heatmaps
         fo.delete_dataset("diffpath-demo")
     made = output / "images"
     shutil.rmtree(made, ignore_errors=True)
@@ -124,10 +129,11 @@ def evaluate(dataset, run):
         results[f"average auroc, {group}"] = float(np.mean([results["kinds"][name]["auroc"] for name in names]))
     results["flagged, clean"] = float((clean >= run.threshold).mean())
     results["milliseconds per image"] = 1000 / run.config["images_per_second"]
+    results["unreadable"] = dataset.exists(run.fields["error"]).values(run.fields["error"])
     return results
 
 
-def report(results, dataset, run):
+def report(results, run):
     print(f"\nPositive class: {results['positive class']}; negative class: {results['negative class']}")
     print(f"{'kind':<12}{'images':>8}{'AUROC':>9}{'FPR@95TPR':>12}{'flagged':>10}")
     for group in ("intruder", "corruption"):
@@ -138,10 +144,10 @@ def report(results, dataset, run):
     print(f"Clean queries flagged: {results['flagged, clean']:.1%} (by design about 5 %)")
     print(f"Time: {results['milliseconds per image']:.1f} ms per image on {run.config['device']}")
     print(f"Unreadable: {run.num_unreadable}")
-    for error in dataset.exists(run.fields["error"]).values(run.fields["error"]):
+    for error in results["unreadable"]:
         print(f"  {error}")
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(DEMO))
+    sys.path[:0] = [str(DEMO), str(DEMO.parent)]
     main()
