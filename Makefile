@@ -18,7 +18,9 @@ lint: .venv/ready
 clean:
 	rm -rf .venv demo/output build dist *.egg-info
 
-# torch comes first and pinned: a plain requirement could take a CUDA build of several GB
+# torch comes first and pinned: where pip is offered a +cpu build of this version it prefers it.
+# Where it is not, Linux may get a CUDA build of several GB: point PIP_EXTRA_INDEX_URL or
+# PIP_FIND_LINKS at CPU builds.
 .venv/ready: pyproject.toml tools/ensure_mongod.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "diffpath needs Python 3.10 or newer; set PYTHON to one, as in: make test PYTHON=python3.11"; exit 1; }
