@@ -10,7 +10,8 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-MIN_REFERENCE_SIZE = 3
+from .options import MIN_REFERENCE_SIZE
+
 _TRIM_STEPS = 3
 _IQR_OF_STANDARD_NORMAL = 1.349
 

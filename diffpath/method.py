@@ -14,6 +14,8 @@ from .options import MethodOptions
 from .ssim import RECONSTRUCTION_C, dissimilarity_map
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
+HEATMAP_SSIM = dict(window=7, sigma=None, c=RECONSTRUCTION_C)
+
 # Noisy 32×32 images per forward pass: large enough to fill the device, small enough for
 # its memory and caches; scaled by the number of pixels
 _MAX_EVALUATIONS = {"cpu": 160, "mps": 320, "cuda": 2560}
@@ -159,17 +161,14 @@ class DiffPathV2:
         path = compute_trajectory(self.predictor, images, timesteps, self.noise.to(device), self.max_evaluations)
 
         references = images[:, None, None]
-        dissimilarity = dissimilarity_map(
-            references,
-            path.reconstruction,
-            window=options.ssim_window,
-            sigma=options.ssim_sigma,
-            c=options.ssim_c,
+        ssim = dict(window=options.ssim_window, sigma=options.ssim_sigma, c=options.ssim_c)
+        dissimilarity = dissimilarity_map(references, path.reconstruction, **ssim)
+        # Weights and profile may follow the paper; a heatmap must point at what is wrong
+        heatmaps = (
+            dissimilarity
+            if ssim == HEATMAP_SSIM
+            else dissimilarity_map(references, path.reconstruction, **HEATMAP_SSIM)
         )
-        if (options.ssim_window, options.ssim_sigma, options.ssim_c) == (7, None, RECONSTRUCTION_C):
-            heatmaps = dissimilarity
-        else:  # weights and profile may follow the paper; a heatmap must point at what is wrong
-            heatmaps = dissimilarity_map(references, path.reconstruction)
         features = six_features(
             path.score_error,
             timesteps / self.predictor.num_train_timesteps,

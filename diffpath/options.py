@@ -1,7 +1,8 @@
-"""The method's options and their presets, free of torch: one table for the library and the form."""
+"""The method's options, presets and bounds, free of torch: one table for the library and the form."""
 
 from dataclasses import asdict, dataclass, fields, replace
 
+MIN_REFERENCE_SIZE = 3
 ERROR_POWER_NAMES = ("signed", "absolute", "squared")
 
 PRESETS = {

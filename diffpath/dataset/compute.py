@@ -12,6 +12,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 
+from ..options import MIN_REFERENCE_SIZE
 from .maps import run_folder
 from .reading import read_images
 from .runs import COMPLETE, DiffPathRun, check_free, delete_diffpath, new_config, read_config, write_config
@@ -19,7 +20,6 @@ from .schema import create_fields, describe_threshold, save_views
 from .stores import FieldStore, ReferenceArchive
 
 SELF_REFERENCE_TRIM = 0.2
-_MIN_REFERENCE_SIZE = 3
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
 
@@ -106,11 +106,17 @@ def compute_diffpath(
     with closing(steps):
         first = next(steps)
         with fo.ProgressBar(total=first.total, progress=progress, iters_str="images") as bar:
-            while True:
-                try:
-                    bar.set_iteration(next(steps).done)
-                except StopIteration as finished:
-                    return finished.value
+            return drain(steps, lambda step: bar.set_iteration(step.done))
+
+
+def drain(steps, show):
+    """Runs a generator to its end, shows each step, and returns what the generator returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as finished:
+            return finished.value
+        show(step)
 
 
 def iterate_diffpath(
@@ -151,11 +157,10 @@ def iterate_diffpath(
     target = dict(zip(*samples.values(["id", "filepath"])))
     reference_paths = dict(zip(*reference_samples.values(["id", "filepath"])))
     config = _begin(dataset, run_key, made_by, heatmaps, method.options.use_profile, overwrite)
-    store = FieldStore(dataset, config)
+    store = FieldStore(dataset, config, target)
     archive = ReferenceArchive(Path(config["folder"]), method.options.use_profile)
 
-    described = store.descriptors(target)
-    pending = {i: path for i, path in target.items() if i not in described}
+    pending = {i: path for i, path in target.items() if i not in store.descriptors}
     outside = {i: path for i, path in reference_paths.items() if i not in target and i not in archive.descriptors}
 
     scorer = _Scorer(method, num_workers, total=len(pending) + len(outside))
@@ -163,7 +168,7 @@ def iterate_diffpath(
     yield from scorer.run(pending, store, "Scoring images")
     yield from scorer.run(outside, archive, "Reading the reference")
 
-    config.update(_finish(dataset, config, target, reference_paths, archive, store, is_self=reference is None))
+    config.update(_finish(dataset, config, target, reference_paths, store, archive, is_self=reference is None))
     config.update(
         status=COMPLETE,
         seconds=time.monotonic() - started,
@@ -259,8 +264,8 @@ def _resolve_reference(dataset, samples, reference):
             raise ValueError(f"reference must be a view, a dataset, a tag or None, got {type(reference).__name__}")
         chosen = reference
         _check_images(chosen)
-    if len(chosen) < _MIN_REFERENCE_SIZE:
-        raise ValueError(f"a reference needs at least {_MIN_REFERENCE_SIZE} images, got {len(chosen)}; add some")
+    if len(chosen) < MIN_REFERENCE_SIZE:
+        raise ValueError(f"a reference needs at least {MIN_REFERENCE_SIZE} images, got {len(chosen)}; add some")
     return chosen
 
 
@@ -301,16 +306,16 @@ def _begin(dataset, run_key, made_by, heatmaps, profile, overwrite):
     return config
 
 
-def _finish(dataset, config, target, reference_ids, archive, store, is_self):
+def _finish(dataset, config, target, reference_ids, store, archive, is_self):
     """Fits the density, writes scores and views, and returns what the run is to record of them."""
     from ..detector import AnomalyDetector
 
-    described = store.descriptors(target)
+    described = store.descriptors
     known = {**archive.descriptors, **described}
     reference_ids = [sample_id for sample_id in reference_ids if sample_id in known]
-    if len(reference_ids) < _MIN_REFERENCE_SIZE:
+    if len(reference_ids) < MIN_REFERENCE_SIZE:
         raise ValueError(
-            f"a reference needs at least {_MIN_REFERENCE_SIZE} readable images, got {len(reference_ids)}; "
+            f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {len(reference_ids)}; "
             "choose another reference"
         )
     detector = AnomalyDetector(trim=SELF_REFERENCE_TRIM if is_self else 0.0)

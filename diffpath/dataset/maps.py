@@ -15,6 +15,11 @@ def run_folder(dataset, run_key):
     return Path(fo.config.default_dataset_dir) / "diffpath" / owner / run_key
 
 
+def heatmap_folder(folder):
+    """Where in a run's folder its heatmaps are."""
+    return Path(folder) / "heatmaps"
+
+
 def write_heatmap(heatmap, folder, sample_id):
     """Writes a map as an 8-bit PNG, 0 to 255 for ``HEATMAP_SCALE``.
 

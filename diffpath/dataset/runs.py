@@ -4,9 +4,8 @@ import platform
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
-from .maps import HEATMAP_SCALE
+from .maps import HEATMAP_SCALE, heatmap_folder
 from .schema import field_names, live_views, view_names
 
 METHOD = "diffpath"
@@ -53,7 +52,7 @@ class DiffPathRun:
         return cls(
             run_key=run_key,
             dataset_name=dataset.name,
-            heatmap_dir=_heatmap_dir(config),
+            heatmap_dir=str(heatmap_folder(config["folder"])) if config["heatmaps"] else None,
             config=config,
             **{name: config[name] for name in names},
         )
@@ -142,7 +141,3 @@ def delete_diffpath(dataset, run_key):
         dataset.delete_sample_fields(present)
     shutil.rmtree(config["folder"], ignore_errors=True)
     dataset.delete_run(run_key)
-
-
-def _heatmap_dir(config):
-    return str(Path(config["folder"]) / "heatmaps") if config["heatmaps"] else None

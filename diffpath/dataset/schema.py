@@ -3,7 +3,8 @@
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-FIELD_KINDS = ("score", "features", "profile", "heatmap", "error")
+from .maps import HEATMAP_SCALE
+
 _FIELD_TYPES = {
     "score": (fo.FloatField, {}),
     "features": (fo.VectorField, {}),
@@ -15,7 +16,8 @@ _DESCRIPTIONS = {
     "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
     "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
-    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are 0 to 0.5",
+    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
+    f"{HEATMAP_SCALE[0]:g} to {HEATMAP_SCALE[1]:g}",
     "error": "Why this image has no DiffPath score",
 }
 
@@ -23,7 +25,7 @@ _DESCRIPTIONS = {
 def field_names(run_key, *, heatmaps, profile):
     """The run's fields by kind, such as ``{"score": "K_score", …}``."""
     wanted = {"heatmap": heatmaps, "profile": profile}
-    return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if wanted.get(kind, True)}
+    return {kind: f"{run_key}_{kind}" for kind in _FIELD_TYPES if wanted.get(kind, True)}
 
 
 def view_names(run_key):

@@ -1,27 +1,28 @@
 """Where results go while a run is under way: the samples' fields, or a file for reference images elsewhere."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
-from .maps import write_heatmap
+from .maps import heatmap_folder, write_heatmap
 
 
 class FieldStore:
     """Writes features, profiles, heatmaps and errors to the target samples, a chunk at a time."""
 
-    def __init__(self, dataset, config):
+    def __init__(self, dataset, config, sample_ids):
         self._dataset, self._fields = dataset, config["fields"]
-        self._heatmaps = Path(config["folder"]) / "heatmaps"
+        self._heatmaps = heatmap_folder(config["folder"])
         self._waiting = {kind: {} for kind in self._fields}
         if "heatmap" in self._fields:
             self._heatmaps.mkdir(parents=True, exist_ok=True)
+        self.descriptors = dict(self._read(sample_ids))
 
     def __len__(self):
         return len(self._waiting["error"])
 
     def add(self, sample_id, features, profile, heatmap):
+        self.descriptors[sample_id] = _descriptor(features, profile, "profile" in self._fields)
         self._waiting["features"][sample_id] = features
         if "profile" in self._fields:
             self._waiting["profile"][sample_id] = profile
@@ -38,15 +39,13 @@ class FieldStore:
                 self._dataset.set_values(self._fields[kind], values, key_field="id")
                 values.clear()
 
-    def descriptors(self, sample_ids):
-        """Descriptors of the samples that have features, by sample id."""
+    def _read(self, sample_ids):
         kinds = [kind for kind in ("features", "profile") if kind in self._fields]
-        rows = zip(*self._dataset.values(["id", *(self._fields[kind] for kind in kinds)]))
-        return {
-            sample_id: np.concatenate(parts)
-            for sample_id, *parts in rows
-            if sample_id in sample_ids and all(part is not None for part in parts)
-        }
+        # Not select(sample_ids): a million ids do not fit in one query
+        described = self._dataset.exists(self._fields["features"])
+        for sample_id, *parts in zip(*described.values(["id", *(self._fields[kind] for kind in kinds)])):
+            if sample_id in sample_ids and all(part is not None for part in parts):
+                yield sample_id, np.concatenate(parts)
 
 
 class ReferenceArchive:
@@ -65,7 +64,7 @@ class ReferenceArchive:
         return len(self._waiting)
 
     def add(self, sample_id, features, profile, heatmap):
-        descriptor = np.concatenate([features, profile]) if self._use_profile else features
+        descriptor = _descriptor(features, profile, self._use_profile)
         self.descriptors[sample_id] = descriptor
         self._waiting.append(json.dumps([sample_id, descriptor.tolist()]))
 
@@ -88,3 +87,7 @@ class ReferenceArchive:
             except ValueError:
                 continue  # the line that a killed process left half written
             yield sample_id, np.array(descriptor, np.float32)
+
+
+def _descriptor(features, profile, use_profile):
+    return np.concatenate([features, profile]) if use_profile else features

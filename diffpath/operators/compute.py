@@ -3,7 +3,7 @@
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ..dataset import DiffPathRun, compute_diffpath, iterate_diffpath
+from ..dataset import compute_diffpath, drain, iterate_diffpath
 from .forms import build_form, format_duration, read_form
 
 
@@ -87,13 +87,8 @@ def _run_in_app(ctx, steps):
 
 def _run_delegated(ctx, steps):
     """Runs to the end and returns what the Runs page shows."""
-    while True:
-        try:
-            step = next(steps)
-            ctx.set_progress(progress=step.fraction, label=_label(step))
-        except StopIteration as finished:
-            run: DiffPathRun = finished.value
-            return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
+    run = drain(steps, lambda step: ctx.set_progress(progress=step.fraction, label=_label(step)))
+    return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
 
 
 def _label(step):

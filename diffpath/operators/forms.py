@@ -1,5 +1,7 @@
 """The operator's form: small functions that add inputs, and one that reads them back."""
 
+from dataclasses import fields
+
 import fiftyone.operators.types as types
 
 from ..dataset.runs import COMPLETE, METHOD, read_config
@@ -13,10 +15,8 @@ REFERENCE_CHOICES = {
     "view": "A saved view of this dataset",
     "dataset": "Another dataset",
 }
-_METHOD_OPTIONS = (
-    "preset", "num_timesteps", "timestep_range", "num_noise_draws", "error_power", "ssim_weighting",
-    "ssim_window", "ssim_sigma", "ssim_c", "use_profile", "seed", "resolution",
-)  # fmt: skip
+_METHOD_OPTIONS = tuple(field.name for field in fields(MethodOptions))
+_TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
 _EVALUATIONS_PER_SECOND = 200  # of the bundled model on two CPU cores, until a run has been timed here
 
@@ -53,8 +53,9 @@ def read_form(ctx):
     arguments = {name: params.get(name, default) for name, default in DEFAULTS.items()}
     arguments.update({name: params[name] for name in ("batch_size", "device", "overwrite") if name in params})
     arguments.update({name: params[name] for name in _METHOD_OPTIONS if name in params})
-    if "first_timestep" in params or "last_timestep" in params:
-        arguments["timestep_range"] = (params.get("first_timestep", 0.0), params.get("last_timestep", 0.9))
+    if any(name in params for name in _TIMESTEP_ENDS):
+        ends = zip(_TIMESTEP_ENDS, MethodOptions.timestep_range)
+        arguments["timestep_range"] = tuple(params.get(name, default) for name, default in ends)
     if params.get("ssim_weighting") in _WEIGHTING:
         arguments["ssim_weighting"] = _WEIGHTING[params["ssim_weighting"]]
     arguments["reference"] = _read_reference(ctx, params)
@@ -169,22 +170,15 @@ def _add_advanced(ctx, inputs):
     inputs.int(
         "num_timesteps", default=chosen.num_timesteps, min=2, label="Timesteps", description="Time grows with it"
     )
-    inputs.float(
-        "first_timestep",
-        default=chosen.timestep_range[0],
-        min=0,
-        max=1,
-        label="First timestep",
-        description="As a fraction of the schedule",
-    )
-    inputs.float(
-        "last_timestep",
-        default=chosen.timestep_range[1],
-        min=0,
-        max=1,
-        label="Last timestep",
-        description="As a fraction of the schedule",
-    )
+    for name, default in zip(_TIMESTEP_ENDS, chosen.timestep_range):
+        inputs.float(
+            name,
+            default=default,
+            min=0,
+            max=1,
+            label=name.replace("_", " ").capitalize(),
+            description="As a fraction of the schedule",
+        )
     inputs.int(
         "num_noise_draws", default=chosen.num_noise_draws, min=1, label="Noise draws", description="Time grows with it"
     )
@@ -234,8 +228,8 @@ def _add_estimate(ctx, inputs):
     if not count:
         inputs.view("estimate", types.Warning(label="There are no images in this view"))
         return
-    evaluations = ctx.params.get("num_timesteps") or 10
-    evaluations *= ctx.params.get("num_noise_draws") or 1
+    evaluations = ctx.params.get("num_timesteps") or MethodOptions.num_timesteps
+    evaluations *= ctx.params.get("num_noise_draws") or MethodOptions.num_noise_draws
     measured = _measured_evaluations_per_second(ctx.dataset, ctx.params.get("model", DEFAULTS["model"]))
     seconds = count * evaluations / (measured or _EVALUATIONS_PER_SECOND)
     basis = "from the speed of an earlier run" if measured else "a rough guess until a run has been timed here"
