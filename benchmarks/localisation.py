@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from diffpath import DiffPathV2
-from diffpath.method import HEATMAP_SSIM
+from diffpath.method import HEATMAP_WINDOW
 from diffpath.ssim import STANDARD_C, dissimilarity_map
 from diffpath.trajectory import compute_trajectory
 
@@ -68,7 +68,7 @@ def pixel_aurocs(images, masks):
     path = compute_trajectory(method.predictor, clean, method.timesteps, method.noise, method.max_evaluations)
     aurocs = {}
     for name, c in CONSTANTS.items():
-        maps = dissimilarity_map(clean[:, None, None], path.reconstruction, **{**HEATMAP_SSIM, "c": c})
+        maps = dissimilarity_map(clean[:, None, None], path.reconstruction, **HEATMAP_WINDOW, c=c)
         heatmaps = maps.mean(dim=(1, 2)).clamp(0, 1).numpy()
         aurocs[name] = np.mean([roc_auc_score(mask.ravel(), map_.ravel()) for mask, map_ in zip(masks, heatmaps)])
     return aurocs

@@ -4,42 +4,54 @@ import numbers
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.covariance import ledoit_wolf
-from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .densities import KernelDensity, Mixture, RobustGaussian, central_part
 from .options import MIN_REFERENCE_SIZE
 
-_TRIM_STEPS = 3
 _IQR_OF_STANDARD_NORMAL = 1.349
+_LINEAR_RANGE = 3.0
+
+DENSITIES = {
+    "kde": lambda Z, options: KernelDensity(Z, bandwidth=options.bandwidth, random_state=options.random_state),
+    "gmm": lambda Z, options: Mixture(
+        Z,
+        max_components=options.max_components,
+        covariance_floor=options.covariance_floor,
+        random_state=options.random_state,
+    ),
+    "mahalanobis": lambda Z, options: RobustGaussian(Z),
+}
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
-    """Gaussian-mixture density of reference descriptors; a low density is an anomaly.
+    """Density of reference descriptors; a low density is an anomaly.
 
     Descriptors are heavy-tailed, so each component is centred on its median, divided by
-    its interquartile range, compressed by the inverse hyperbolic sine (linear near zero,
-    logarithmic far out) and standardised. The number of mixture components is chosen by
-    the Bayesian information criterion.
+    its interquartile range, compressed by an inverse hyperbolic sine (linear within three
+    robust standard deviations, logarithmic beyond) and standardised.
 
     Args:
-        max_components: the largest number of mixture components that is tried
-        covariance_floor: added to the diagonal of each component's covariance of the
-            standardised descriptor, in [0, ∞)
+        density: ``"kde"``: Gaussian kernels in the axes of a shrunk covariance;
+            ``"gmm"``: a Gaussian mixture whose size has the least Bayesian information
+            criterion; ``"mahalanobis"``: one Gaussian of the central three quarters
+        bandwidth: of ``"kde"``, as a multiple of Scott's
+        max_components: of ``"gmm"``, the largest number of components that is tried
+        covariance_floor: of ``"gmm"``, added to the diagonal of each component's
+            covariance of the standardised descriptor, in [0, ∞)
         trim: share of the reference, in [0, 0.5), that is taken for contamination and
             left out of the fit; 0 where the reference is known to be clean
         false_positive_rate: share of clean reference images above ``threshold_`` where
             ``trim`` is 0. With ``trim``, the threshold is Tukey's upper fence instead
         n_splits: folds for ``reference_scores_``
-        random_state: seed of folds and mixtures
+        random_state: seed of folds and fits
 
     Attributes:
         reference_scores_: float64 ``(n_samples,)``: the score of each reference image
             by a fit that did not see it
         threshold_: a score from which an image counts as likely out-of-distribution
-        n_components_: the number of mixture components
 
     Note:
         ``score_samples`` and ``decision_function`` are **higher for anomalies**, the
@@ -58,6 +70,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def __init__(
         self,
         *,
+        density="kde",
+        bandwidth=1.0,
         max_components=5,
         covariance_floor=0.01,
         trim=0.0,
@@ -65,6 +79,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         n_splits=5,
         random_state=0,
     ):
+        self.density = density
+        self.bandwidth = bandwidth
         self.max_components = max_components
         self.covariance_floor = covariance_floor
         self.trim = trim
@@ -87,14 +103,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """
         self._check_options()
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
-        self._density = _Density(self, X)
-        self.n_components_ = self._density.n_components
+        self._fit = _Fit(self, X)
 
         self.reference_scores_ = np.empty(len(X))
         folds = KFold(min(self.n_splits, len(X)), shuffle=True, random_state=self.random_state)
         for seen, unseen in folds.split(X):
-            density = _Density(self, X[seen], self.n_components_)
-            self.reference_scores_[unseen] = density.score(X[unseen])
+            self.reference_scores_[unseen] = _Fit(self, X[seen]).score(X[unseen])
         self.threshold_ = self._choose_threshold(self.reference_scores_)
         return self
 
@@ -108,7 +122,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             float64 ``(n_samples,)``
         """
         check_is_fitted(self)
-        return self._density.score(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._fit.score(validate_data(self, X, dtype=np.float64, reset=False))
 
     def decision_function(self, X):
         """``score_samples`` minus ``threshold_``: at least 0 for likely outliers, ``(n_samples,)``."""
@@ -125,6 +139,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return float(upper + 1.5 * (upper - lower))
 
     def _check_options(self):
+        if self.density not in DENSITIES:
+            raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {self.density!r}")
+        if not self.bandwidth > 0:
+            raise ValueError(f"bandwidth must be positive, got {self.bandwidth}")
         if not 0 <= self.trim < 0.5:
             raise ValueError(f"trim must be in [0, 0.5), got {self.trim}")
         if not 0 < self.false_positive_rate < 1:
@@ -136,23 +154,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
-class _Density:
-    """One fit of transform and mixture; ``n_components`` None chooses by BIC."""
+class _Fit:
+    """One fit of the transform and the density."""
 
-    def __init__(self, options, X, n_components=None):
+    def __init__(self, options, X):
         self.centre = np.median(X, axis=0)
-        self.scale = _robust_scale(X)
+        self.scale = _LINEAR_RANGE * _robust_scale(X)
         Z = self._compress(X)
-        kept = _central_part(Z, options.trim)
-        self.scaler = StandardScaler().fit(Z[kept])
-        Z = self.scaler.transform(Z[kept])
-        candidates = [n_components] if n_components else range(1, _most_components(Z, options.max_components) + 1)
-        fits = [_fit_mixture(Z, count, options) for count in candidates]
-        self.mixture = min(fits, key=lambda mixture: mixture.bic(Z)) if len(fits) > 1 else fits[0]
-        self.n_components = self.mixture.n_components
+        Z = Z[central_part(Z, options.trim)]
+        self.scaler = StandardScaler().fit(Z)
+        self.density = DENSITIES[options.density](self.scaler.transform(Z), options)
 
     def score(self, X):
-        return -self.mixture.score_samples(self.scaler.transform(self._compress(X)))
+        return -self.density.log_density(self.scaler.transform(self._compress(X)))
 
     def _compress(self, X):
         return np.arcsinh((X - self.centre) / self.scale)
@@ -163,34 +177,3 @@ def _robust_scale(X):
     scale = (upper - lower) / _IQR_OF_STANDARD_NORMAL
     scale = np.where(scale > 0, scale, X.std(axis=0))
     return np.where(scale > 0, scale, 1.0)
-
-
-def _central_part(Z, trim):
-    """Indices of the 1 − trim share with the least Mahalanobis distance, by concentration steps."""
-    kept = np.arange(len(Z))
-    size = max(2, int(np.ceil((1 - trim) * len(Z))))
-    if size == len(Z):
-        return kept
-    distance = np.square(Z).sum(axis=1)
-    for _ in range(_TRIM_STEPS):
-        kept = np.argsort(distance, kind="stable")[:size]
-        covariance, _ = ledoit_wolf(Z[kept])
-        offset = Z - Z[kept].mean(axis=0)
-        ridge = 1e-6 * np.trace(covariance) / len(covariance) + 1e-12
-        distance = np.einsum("ij,ij->i", offset @ np.linalg.inv(covariance + ridge * np.eye(len(covariance))), offset)
-    return np.sort(kept)
-
-
-def _most_components(Z, max_components):
-    """At most one component per 10 samples, so that small references stay with a single Gaussian."""
-    return max(1, min(max_components, len(Z) // (10 * Z.shape[1]) + 1, len(Z) // 10))
-
-
-def _fit_mixture(Z, n_components, options):
-    return GaussianMixture(
-        n_components,
-        reg_covar=options.covariance_floor,
-        random_state=options.random_state,
-        n_init=1,
-        max_iter=200,
-    ).fit(Z)

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from .errors import ModelError
-from .features import six_features
+from .features import STATISTIC_NAMES, six_features, timestep_statistics
 from .images import prepare_image, split_images
 from .models import BUNDLED_MODEL, load_model
 from .options import MethodOptions
-from .ssim import RECONSTRUCTION_C, dissimilarity_map
+from .ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
-HEATMAP_SSIM = dict(window=7, sigma=None, c=RECONSTRUCTION_C)
+HEATMAP_WINDOW = dict(window=7, sigma=None)
 
 # Noisy 32×32 images per forward pass: large enough to fill the device, small enough for
 # its memory and caches; scaled by the number of pixels
@@ -28,8 +28,11 @@ class DiffPathResult:
     Attributes:
         features: float32 ``(N, 6)``: means of ẽ, ẽ², ẽ³ and of their temporal derivative
         profile: float32 ``(N, T)``: mean 1 − SSIM per timestep, in [0, 2]
-        descriptor: float32 ``(N, D)``: what the density is fitted on, ``features`` and,
-            where the preset uses it, ``profile``
+        statistics: float32 ``(N, 4, T)``: means per timestep of the score error, its
+            absolute value, the reconstruction's offset, and 1 − SSIM with its standard
+            constants, in the order of ``diffpath.features.STATISTIC_NAMES``
+        descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
+            followed by ``profile`` and by ``statistics`` where the preset uses them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
             clipped, at the method's resolution; high where the model's reconstruction
             differs in structure
@@ -37,11 +40,16 @@ class DiffPathResult:
 
     features: np.ndarray
     profile: np.ndarray
+    statistics: np.ndarray
     descriptor: np.ndarray
     heatmaps: np.ndarray
 
     def __len__(self):
         return len(self.features)
+
+    def __getitem__(self, index):
+        """The same of one image (without the axis N) or of some."""
+        return DiffPathResult(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @classmethod
     def concatenate(cls, results):
@@ -160,15 +168,17 @@ class DiffPathV2:
         timesteps = self.timesteps.to(device)
         path = compute_trajectory(self.predictor, images, timesteps, self.noise.to(device), self.max_evaluations)
 
-        references = images[:, None, None]
-        ssim = dict(window=options.ssim_window, sigma=options.ssim_sigma, c=options.ssim_c)
-        dissimilarity = dissimilarity_map(references, path.reconstruction, **ssim)
+        originals = images[:, None, None]
+        window = dict(window=options.ssim_window, sigma=options.ssim_sigma)
+        moments = LocalMoments(originals, path.reconstruction, **window)
+        dissimilarity = moments.dissimilarity(options.ssim_c)
         # Weights and profile may follow the paper; a heatmap must point at what is wrong
-        heatmaps = (
-            dissimilarity
-            if ssim == HEATMAP_SSIM
-            else dissimilarity_map(references, path.reconstruction, **HEATMAP_SSIM)
-        )
+        if window != HEATMAP_WINDOW:
+            heatmaps = LocalMoments(originals, path.reconstruction, **HEATMAP_WINDOW).dissimilarity(RECONSTRUCTION_C)
+        elif options.ssim_c != RECONSTRUCTION_C:
+            heatmaps = moments.dissimilarity(RECONSTRUCTION_C)
+        else:
+            heatmaps = dissimilarity
         features = six_features(
             path.score_error,
             timesteps / self.predictor.num_train_timesteps,
@@ -176,11 +186,15 @@ class DiffPathV2:
             weights=dissimilarity if options.ssim_weighting else None,
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
-        descriptor = torch.cat([features, profile], dim=1) if options.use_profile else features
+        statistics = timestep_statistics(
+            path.score_error, path.reconstruction - originals, moments.dissimilarity(STANDARD_C)
+        )
+        parts = [features, *[profile] * options.use_profile, *[statistics.flatten(1)] * options.use_statistics]
         return DiffPathResult(
             features=features.cpu().numpy(),
             profile=profile.cpu().numpy(),
-            descriptor=descriptor.cpu().numpy(),
+            statistics=statistics.cpu().numpy(),
+            descriptor=torch.cat(parts, dim=1).cpu().numpy(),
             heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1).cpu().numpy(),
         )
 
@@ -197,6 +211,8 @@ class DiffPathV2:
         return max(1, small_images * 32**2 // self.resolution**2)
 
     def _empty_result(self):
-        steps, side = self.options.num_timesteps, self.resolution
-        shapes = ((0, 6), (0, steps), (0, 6 + steps * self.options.use_profile), (0, side, side))
+        options, steps, side = self.options, self.options.num_timesteps, self.resolution
+        kinds = len(STATISTIC_NAMES)
+        length = 6 + steps * options.use_profile + kinds * steps * options.use_statistics
+        shapes = ((0, 6), (0, steps), (0, kinds, steps), (0, length), (0, side, side))
         return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))

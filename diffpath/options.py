@@ -6,13 +6,25 @@ MIN_REFERENCE_SIZE = 3
 ERROR_POWER_NAMES = ("signed", "absolute", "squared")
 
 PRESETS = {
-    # Chosen by measurement: the sign of the error is kept, and the SSIM profile stands
-    # beside the six numbers instead of weighting them
-    "default": dict(error_power="signed", ssim_weighting=False, ssim_sigma=None, ssim_c=(0.2, 0.2), use_profile=True),
+    # Chosen by measurement: the sign of the error is kept, and 1 − SSIM and other
+    # statistics per timestep stand beside the six numbers instead of weighting them
+    "default": dict(
+        error_power="signed",
+        ssim_weighting=False,
+        ssim_sigma=None,
+        ssim_c=(0.2, 0.2),
+        use_profile=True,
+        use_statistics=True,
+    ),
     # As the paper describes it: squared error, multiplied by 1 − SSIM with the usual
     # constants K₁ = 0.01, K₂ = 0.03 for a data range of 2
     "paper": dict(
-        error_power="squared", ssim_weighting=True, ssim_sigma=1.5, ssim_c=(0.0004, 0.0036), use_profile=False
+        error_power="squared",
+        ssim_weighting=True,
+        ssim_sigma=1.5,
+        ssim_c=(0.0004, 0.0036),
+        use_profile=False,
+        use_statistics=False,
     ),
 }
 
@@ -32,6 +44,7 @@ class MethodOptions:
         ssim_sigma: standard deviation of a Gaussian SSIM window, or None for a uniform one
         ssim_c: the SSIM constants (C₁, C₂) of weights and profile, for a data range of 2
         use_profile: whether the descriptor holds the SSIM profile beside the six features
+        use_statistics: whether it holds the statistics per timestep
         seed: of the noise bank
         resolution: side of the square that images are resized to, in pixels; None for
             the model's own
@@ -47,6 +60,7 @@ class MethodOptions:
     ssim_sigma: float | None = None
     ssim_c: tuple = (0.2, 0.2)
     use_profile: bool = True
+    use_statistics: bool = True
     seed: int = 0
     resolution: int | None = None
 

@@ -32,18 +32,27 @@ def dissimilarity_map(images, reconstruction, *, window=7, sigma=None, c=RECONST
     Returns:
         float32 ``(..., H, W)`` in [0, 2]
     """
-    if window < 3 or window % 2 == 0:
-        raise ValueError(f"ssim_window must be odd and at least 3, got {window}")
-    kernel = _window_weights(window, sigma)
-    mean_x, mean_y = _local_mean(images, kernel), _local_mean(reconstruction, kernel)
-    variance_x = _local_mean(images**2, kernel) - mean_x**2
-    variance_y = _local_mean(reconstruction**2, kernel) - mean_y**2
-    covariance = _local_mean(images * reconstruction, kernel) - mean_x * mean_y
+    return LocalMoments(images, reconstruction, window=window, sigma=sigma).dissimilarity(c)
 
-    c1, c2 = c
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
-    return (1 - similarity).mean(dim=-3)
+
+class LocalMoments:
+    """Means, variances and covariance in a window: 1 − SSIM for any constants from one filtering."""
+
+    def __init__(self, images, reconstruction, *, window, sigma):
+        if window < 3 or window % 2 == 0:
+            raise ValueError(f"ssim_window must be odd and at least 3, got {window}")
+        kernel = _window_weights(window, sigma)
+        self.mean_x, self.mean_y = _local_mean(images, kernel), _local_mean(reconstruction, kernel)
+        self.variances = _local_mean(images**2, kernel) - self.mean_x**2
+        self.variances = self.variances + _local_mean(reconstruction**2, kernel) - self.mean_y**2
+        self.covariance = _local_mean(images * reconstruction, kernel) - self.mean_x * self.mean_y
+
+    def dissimilarity(self, c):
+        """1 − SSIM with constants (C₁, C₂), as the mean over channels, ``(..., H, W)`` in [0, 2]."""
+        c1, c2 = c
+        similarity = (2 * self.mean_x * self.mean_y + c1) * (2 * self.covariance + c2)
+        similarity = similarity / ((self.mean_x**2 + self.mean_y**2 + c1) * (self.variances + c2))
+        return (1 - similarity).mean(dim=-3)
 
 
 @functools.lru_cache

@@ -89,13 +89,15 @@ def reference_method(
         noise: ε ``(D, C, H, W)``
 
     Returns:
-        a dict with ``features (N, 6)``, ``profile (N, T)`` and ``heatmaps (N, H, W)``
+        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 4, T)`` and
+        ``heatmaps (N, H, W)``
     """
     images, predicted_noise, noise = (np.asarray(a, np.float64) for a in (images, predicted_noise, noise))
     timesteps = np.asarray(timesteps)
     noisy = noise_images(images, noise, timesteps, alphas_cumprod)
     reconstruction = reconstruct(noisy, predicted_noise, timesteps, alphas_cumprod)
     unlike = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=c)
+    fine = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=(0.02**2, 0.06**2))
     errors = predicted_noise - noise[None, :, None]
     times = timesteps / len(alphas_cumprod)
     features = [
@@ -105,5 +107,14 @@ def reference_method(
     return {
         "features": np.array(features),
         "profile": unlike.mean(axis=(1, 3, 4)),
+        "statistics": np.stack(
+            [
+                errors.mean(axis=(1, 3, 4, 5)),
+                np.abs(errors).mean(axis=(1, 3, 4, 5)),
+                (reconstruction - images[:, None, None]).mean(axis=(1, 3, 4, 5)),
+                fine.mean(axis=(1, 3, 4)),
+            ],
+            axis=1,
+        ),
         "heatmaps": np.clip(unlike.mean(axis=(1, 2)), 0, 1),
     }

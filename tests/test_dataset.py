@@ -59,6 +59,7 @@ def test_every_promised_field_is_there_with_its_type(scored):
         "k_score": fo.FloatField,
         "k_features": fo.VectorField,
         "k_profile": fo.VectorField,
+        "k_statistics": fo.VectorField,
         "k_error": fo.StringField,
     }
     for name, field_type in types.items():
@@ -92,6 +93,7 @@ def test_features_in_the_database_are_those_of_the_method(scored):
     size = np.sqrt(expected.features[0, [1, 1, 1, 4, 4, 4]]) ** [1, 2, 3, 1, 2, 3]
     assert (np.abs(sample.k_features - expected.features[0]) < 0.02 * size).all()
     np.testing.assert_allclose(sample.k_profile, expected.profile[0], atol=0.01)
+    np.testing.assert_allclose(sample.k_statistics, expected.statistics[0].ravel(), atol=0.02)
 
 
 def test_the_counts_of_the_run_are_those_of_the_dataset(scored):
@@ -262,7 +264,8 @@ def test_two_runs_stand_side_by_side_and_one_is_deleted_without_trace(make_datas
 def test_the_paper_preset_has_no_profile_field(make_dataset):
     dataset = make_dataset(demo_samples("reference", 6))
     run = compute_diffpath(dataset, preset="paper", progress=False, **FAST)
-    assert "profile" not in run.fields and not dataset.has_field("diffpath_profile")
+    for kind in ("profile", "statistics"):
+        assert kind not in run.fields and not dataset.has_field(f"diffpath_{kind}")
     assert all(len(vector) == 6 for vector in dataset.values("diffpath_features"))
 
 

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KernelDensity as PlainKernelDensity
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from diffpath import AnomalyDetector
+from diffpath.densities import MAX_KERNELS, KernelDensity, RobustGaussian
+from diffpath.detector import DENSITIES
 
 
 def gaussian(count, seed, dimensions=6):
@@ -21,10 +25,11 @@ NEEDS_AN_OPT_IN = ("check_array_api_input",)
 
 
 def applicable_checks():
-    for estimator, check in estimator_checks_generator(AnomalyDetector(), mark=None):
-        name = getattr(check, "func", check).__name__
-        if name not in OPPOSITE_SIGN + NEEDS_AN_OPT_IN:
-            yield pytest.param(estimator, check, id=name)
+    for density in DENSITIES:
+        for estimator, check in estimator_checks_generator(AnomalyDetector(density=density), mark=None):
+            name = getattr(check, "func", check).__name__
+            if name not in OPPOSITE_SIGN + NEEDS_AN_OPT_IN:
+                yield pytest.param(estimator, check, id=f"{density}-{name}")
 
 
 @pytest.mark.parametrize("estimator, check", applicable_checks())
@@ -34,15 +39,16 @@ def test_is_an_ordinary_scikit_learn_estimator(estimator, check):
 
 def test_predict_is_the_sign_of_the_decision_function():
     detector = AnomalyDetector().fit(gaussian(200, 0))
-    query = gaussian(100, 1) * 1.5
+    query = np.vstack([gaussian(50, 1), gaussian(50, 2) + 12])
     scores, decision = detector.score_samples(query), detector.decision_function(query)
     np.testing.assert_allclose(decision, scores - detector.threshold_)
     np.testing.assert_array_equal(detector.predict(query), np.where(decision >= 0, -1, 1))
     assert set(detector.predict(query)) == {-1, 1}
 
 
-def test_intruders_are_ranked_above_typical_samples():
-    detector = AnomalyDetector().fit(gaussian(400, 0))
+@pytest.mark.parametrize("density", DENSITIES)
+def test_intruders_are_ranked_above_typical_samples(density):
+    detector = AnomalyDetector(density=density).fit(gaussian(400, 0))
     typical, intruders = gaussian(200, 1), gaussian(50, 2) + 12
     scores = detector.score_samples(np.vstack([typical, intruders]))
     labels = np.repeat([0, 1], [200, 50])
@@ -51,11 +57,44 @@ def test_intruders_are_ranked_above_typical_samples():
     assert (detector.predict(typical) == 1).mean() > 0.85
 
 
+def test_the_kernel_density_is_the_plain_one_in_white_axes():
+    reference, query = np.random.default_rng(0).normal(size=(2, 400, 3))
+    ours = KernelDensity(reference, bandwidth=0.7)
+    plain = PlainKernelDensity(bandwidth=ours.width).fit((reference - ours.centre) @ ours.whitening)
+    expected = plain.score_samples((query - ours.centre) @ ours.whitening)
+    expected += np.linalg.slogdet(ours.whitening)[1]
+    np.testing.assert_allclose(ours.log_density(query), expected, rtol=1e-9)
+    assert ours.width == pytest.approx(0.7 * 400 ** (-1 / 7))
+
+
+def test_the_kernel_density_of_a_gaussian_is_near_the_truth():
+    covariance = np.array([[2.0, 0.9], [0.9, 0.5]])
+    reference, query = (np.random.default_rng(k).multivariate_normal([3, -1], covariance, 3000) for k in (0, 1))
+    truth = multivariate_normal([3, -1], covariance).logpdf(query)
+    central = truth > np.quantile(truth, 0.3)
+    assert np.abs(KernelDensity(reference, bandwidth=0.8).log_density(query) - truth)[central].max() < 0.35
+
+
+def test_a_large_reference_is_thinned_to_a_fixed_number_of_kernels():
+    reference = gaussian(MAX_KERNELS + 1000, 0)
+    density = KernelDensity(reference, random_state=3)
+    assert density.kernels.shape == (MAX_KERNELS, 6)
+    np.testing.assert_array_equal(density.kernels, KernelDensity(reference, random_state=3).kernels)
+
+
+def test_the_robust_gaussian_is_normalised_and_not_moved_by_a_tenth_of_intruders():
+    clean = np.random.default_rng(0).normal(size=(900, 2))
+    density = RobustGaussian(np.vstack([clean, clean[:100] + 30]))
+    assert np.abs(density.centre).max() < 0.15
+    grid = np.stack(np.meshgrid(*[np.linspace(-6, 6, 121)] * 2), axis=-1).reshape(-1, 2)
+    assert np.exp(density.log_density(grid)).sum() * 0.1**2 == pytest.approx(1, abs=0.01)
+
+
 def test_scores_rank_a_gaussian_by_its_mahalanobis_distance():
     reference, query = gaussian(3000, 0), gaussian(300, 1)
     offset = query - reference.mean(axis=0)
     distance = np.einsum("ij,jk,ik->i", offset, np.linalg.inv(np.cov(reference.T)), offset)
-    scores = AnomalyDetector(max_components=1).fit(reference).score_samples(query)
+    scores = AnomalyDetector(density="gmm", max_components=1).fit(reference).score_samples(query)
     ranks = [np.argsort(np.argsort(values)) for values in (scores, distance)]
     assert np.corrcoef(ranks)[0, 1] > 0.9
 
@@ -108,11 +147,13 @@ def test_trimming_finds_intruders_hidden_in_the_reference(share):
     assert (judged[:-count] == -1).mean() < 0.1
 
 
-def test_a_constant_feature_is_harmless():
-    reference = gaussian(100, 0)
-    reference[:, 2] = 4
-    scores = AnomalyDetector().fit(reference).score_samples(reference)
-    assert np.isfinite(scores).all()
+@pytest.mark.parametrize("density", DENSITIES)
+def test_constant_repeated_and_few_samples_give_finite_scores(density):
+    constant = gaussian(100, 0)
+    constant[:, 2] = 4
+    for reference in (constant, np.repeat(gaussian(5, 0), 20, axis=0), np.ones((10, 6)), gaussian(3, 0, 6)):
+        detector = AnomalyDetector(density=density).fit(reference)
+        assert np.isfinite(detector.score_samples(reference)).all() and np.isfinite(detector.threshold_)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +171,15 @@ def test_a_reference_that_cannot_be_fitted_is_refused_with_its_reason(reference,
 
 
 @pytest.mark.parametrize(
-    "options", [dict(trim=0.5), dict(false_positive_rate=0), dict(max_components=0), dict(n_splits=1)]
+    "options",
+    [
+        dict(density="svm"),
+        dict(bandwidth=0),
+        dict(trim=0.5),
+        dict(false_positive_rate=0),
+        dict(max_components=0),
+        dict(n_splits=1),
+    ],
 )
 def test_an_impossible_option_is_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):

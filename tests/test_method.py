@@ -81,6 +81,7 @@ def test_tensor_code_agrees_with_the_independent_implementation(options, photos)
     )
     assert_features_close(result.features, expected["features"])
     np.testing.assert_allclose(result.profile, expected["profile"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.statistics, expected["statistics"], rtol=1e-4, atol=1e-5)
     if options["ssim_c"] == (0.2, 0.2) and options["ssim_sigma"] is None and "ssim_window" not in options:
         np.testing.assert_allclose(result.heatmaps, expected["heatmaps"], rtol=1e-4, atol=1e-5)
 
@@ -100,6 +101,7 @@ def test_the_paper_preset_is_squared_weighted_and_six_dimensional(photos):
         ssim_sigma=1.5,
         ssim_c=STANDARD_C,
         use_profile=False,
+        use_statistics=False,
     )
     result = paper.score_images(photos[:2])
     assert result.descriptor.shape == (2, 6)
@@ -239,13 +241,16 @@ def test_pil_images_arrays_and_tensors_of_one_picture_agree(photos):
 
 def test_results_have_the_documented_shapes_types_and_ranges(photos):
     result = DiffPathV2(num_timesteps=4, num_noise_draws=2).score_images(photos)
-    shapes = {"features": (8, 6), "profile": (8, 4), "descriptor": (8, 10), "heatmaps": (8, 32, 32)}
+    shapes = {"features": (8, 6), "profile": (8, 4), "statistics": (8, 4, 4), "descriptor": (8, 26)}
+    shapes["heatmaps"] = (8, 32, 32)
     for name, shape in shapes.items():
         values = getattr(result, name)
         assert values.shape == shape and values.dtype == np.float32 and np.isfinite(values).all()
     assert result.heatmaps.min() >= 0 and result.heatmaps.max() <= 1
     assert result.profile.min() >= 0 and result.profile.max() <= 2
-    np.testing.assert_array_equal(result.descriptor, np.hstack([result.features, result.profile]))
+    np.testing.assert_array_equal(
+        result.descriptor, np.hstack([result.features, result.profile, result.statistics.reshape(8, -1)])
+    )
 
 
 def test_no_images_give_empty_results(method):

@@ -60,7 +60,7 @@ def compute_diffpath(
     """Scores images by how little they look like a reference, and stores the result.
 
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_features``,
-    ``K_profile``, ``K_heatmap`` and ``K_error`` are added, with saved views that rank and
+    ``K_profile``, ``K_statistics``, ``K_heatmap`` and ``K_error`` are added, with saved views that rank and
     filter by them. A run that was interrupted goes on when it is called again with the
     same arguments.
 
@@ -156,9 +156,9 @@ def iterate_diffpath(
     # Read first: a view over the scores of a run that is overwritten is empty afterwards
     target = dict(zip(*samples.values(["id", "filepath"])))
     reference_paths = dict(zip(*reference_samples.values(["id", "filepath"])))
-    config = _begin(dataset, run_key, made_by, heatmaps, method.options.use_profile, overwrite)
+    config = _begin(dataset, run_key, made_by, heatmaps, overwrite)
     store = FieldStore(dataset, config, target)
-    archive = ReferenceArchive(Path(config["folder"]), method.options.use_profile)
+    archive = ReferenceArchive(Path(config["folder"]))
 
     pending = {i: path for i, path in target.items() if i not in store.descriptors}
     outside = {i: path for i, path in reference_paths.items() if i not in target and i not in archive.descriptors}
@@ -223,9 +223,9 @@ class _Scorer:
 
     def _score(self, batch, store):
         result = self.method.score_images(list(batch.values()))
-        for sample_id, features, profile, heatmap in zip(batch, result.features, result.profile, result.heatmaps):
-            if np.isfinite(features).all() and np.isfinite(profile).all():
-                store.add(sample_id, features, profile, heatmap)
+        for position, sample_id in enumerate(batch):
+            if np.isfinite(result.descriptor[position]).all():
+                store.add(sample_id, result[position])
             else:
                 store.add_error(sample_id, "the model gave features that are not finite; try dtype='float32'")
 
@@ -280,7 +280,7 @@ def _describe_reference(reference):
     return {"kind": "view", "dataset": reference.dataset_name, "name": reference.name, "stages": str(stages)}
 
 
-def _begin(dataset, run_key, made_by, heatmaps, profile, overwrite):
+def _begin(dataset, run_key, made_by, heatmaps, overwrite):
     """Registers a new run, or takes up an interrupted one that the same arguments began."""
     config = read_config(dataset, run_key)
     if config is not None and not overwrite:
@@ -297,9 +297,7 @@ def _begin(dataset, run_key, made_by, heatmaps, profile, overwrite):
         )
     if config is not None:
         delete_diffpath(dataset, run_key)
-    config = new_config(
-        run_key, made_by=made_by, heatmaps=heatmaps, profile=profile, folder=run_folder(dataset, run_key)
-    )
+    config = new_config(run_key, made_by=made_by, heatmaps=heatmaps, folder=run_folder(dataset, run_key))
     check_free(dataset, run_key, config)
     write_config(dataset, run_key, config)
     create_fields(dataset, config["fields"])

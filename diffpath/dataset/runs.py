@@ -62,16 +62,22 @@ class DiffPathRun:
         return live_views(dataset, self.fields, self.threshold)[kind]
 
 
-def new_config(run_key, *, made_by, heatmaps, profile, folder):
+def new_config(run_key, *, made_by, heatmaps, folder):
     """The record of a run that begins.
 
     Args:
         made_by: what determines the run's results; a run is only continued with the same
     """
+    options = made_by["options"]
     return {
         "status": INCOMPLETE,
         "made_by": made_by,
-        "fields": field_names(run_key, heatmaps=heatmaps, profile=profile),
+        "fields": field_names(
+            run_key,
+            heatmaps=heatmaps,
+            profile=options["use_profile"],
+            statistics=options["use_statistics"],
+        ),
         "views": view_names(run_key),
         "folder": str(folder),
         "heatmaps": heatmaps,

@@ -9,6 +9,7 @@ _FIELD_TYPES = {
     "score": (fo.FloatField, {}),
     "features": (fo.VectorField, {}),
     "profile": (fo.VectorField, {}),
+    "statistics": (fo.VectorField, {}),
     "heatmap": (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Heatmap}),
     "error": (fo.StringField, {}),
 }
@@ -16,15 +17,17 @@ _DESCRIPTIONS = {
     "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
     "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
+    "statistics": "For each timestep, one kind after the other: mean score error, mean absolute score error, mean "
+    "offset of the reconstruction, mean 1 - SSIM with its standard constants",
     "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
     f"{HEATMAP_SCALE[0]:g} to {HEATMAP_SCALE[1]:g}",
     "error": "Why this image has no DiffPath score",
 }
 
 
-def field_names(run_key, *, heatmaps, profile):
+def field_names(run_key, *, heatmaps, profile, statistics):
     """The run's fields by kind, such as ``{"score": "K_score", …}``."""
-    wanted = {"heatmap": heatmaps, "profile": profile}
+    wanted = {"heatmap": heatmaps, "profile": profile, "statistics": statistics}
     return {kind: f"{run_key}_{kind}" for kind in _FIELD_TYPES if wanted.get(kind, True)}
 
 

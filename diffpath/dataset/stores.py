@@ -6,13 +6,17 @@ import numpy as np
 
 from .maps import heatmap_folder, write_heatmap
 
+# The method's descriptor is these, one after the other, as far as the run has them
+_DESCRIPTOR_PARTS = ("features", "profile", "statistics")
+
 
 class FieldStore:
-    """Writes features, profiles, heatmaps and errors to the target samples, a chunk at a time."""
+    """Writes features, heatmaps and errors to the target samples, a chunk at a time."""
 
     def __init__(self, dataset, config, sample_ids):
         self._dataset, self._fields = dataset, config["fields"]
         self._heatmaps = heatmap_folder(config["folder"])
+        self._parts = [kind for kind in _DESCRIPTOR_PARTS if kind in self._fields]
         self._waiting = {kind: {} for kind in self._fields}
         if "heatmap" in self._fields:
             self._heatmaps.mkdir(parents=True, exist_ok=True)
@@ -21,13 +25,13 @@ class FieldStore:
     def __len__(self):
         return len(self._waiting["error"])
 
-    def add(self, sample_id, features, profile, heatmap):
-        self.descriptors[sample_id] = _descriptor(features, profile, "profile" in self._fields)
-        self._waiting["features"][sample_id] = features
-        if "profile" in self._fields:
-            self._waiting["profile"][sample_id] = profile
+    def add(self, sample_id, result):
+        """Takes what the method says of one image."""
+        self.descriptors[sample_id] = result.descriptor
+        for kind in self._parts:
+            self._waiting[kind][sample_id] = getattr(result, kind).ravel()
         if "heatmap" in self._fields:
-            self._waiting["heatmap"][sample_id] = write_heatmap(heatmap, self._heatmaps, sample_id)
+            self._waiting["heatmap"][sample_id] = write_heatmap(result.heatmaps, self._heatmaps, sample_id)
         self._waiting["error"][sample_id] = None
 
     def add_error(self, sample_id, error):
@@ -40,10 +44,9 @@ class FieldStore:
                 values.clear()
 
     def _read(self, sample_ids):
-        kinds = [kind for kind in ("features", "profile") if kind in self._fields]
         # Not select(sample_ids): a million ids do not fit in one query
         described = self._dataset.exists(self._fields["features"])
-        for sample_id, *parts in zip(*described.values(["id", *(self._fields[kind] for kind in kinds)])):
+        for sample_id, *parts in zip(*described.values(["id", *(self._fields[kind] for kind in self._parts)])):
             if sample_id in sample_ids and all(part is not None for part in parts):
                 yield sample_id, np.concatenate(parts)
 
@@ -54,19 +57,18 @@ class ReferenceArchive:
     Their samples are left untouched: they may belong to another dataset.
     """
 
-    def __init__(self, folder, use_profile):
+    def __init__(self, folder):
         self._path = folder / "reference.jsonl"
-        self._use_profile = use_profile
         self._waiting = []
         self.descriptors = dict(self._read())
 
     def __len__(self):
         return len(self._waiting)
 
-    def add(self, sample_id, features, profile, heatmap):
-        descriptor = _descriptor(features, profile, self._use_profile)
-        self.descriptors[sample_id] = descriptor
-        self._waiting.append(json.dumps([sample_id, descriptor.tolist()]))
+    def add(self, sample_id, result):
+        """Takes what the method says of one image."""
+        self.descriptors[sample_id] = result.descriptor
+        self._waiting.append(json.dumps([sample_id, result.descriptor.tolist()]))
 
     def add_error(self, sample_id, error):
         """An unreadable reference image is left out of the reference."""
@@ -87,7 +89,3 @@ class ReferenceArchive:
             except ValueError:
                 continue  # the line that a killed process left half written
             yield sample_id, np.array(descriptor, np.float32)
-
-
-def _descriptor(features, profile, use_profile):
-    return np.concatenate([features, profile]) if use_profile else features
