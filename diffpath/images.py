@@ -185,6 +185,8 @@ def _to_uint8(array):
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
         return np.round(array / 257.0).astype(np.uint8)
+    if array.dtype.kind not in "fiu":
+        raise ImageError(f"an image must be uint8, uint16, bool or float, got {array.dtype}")
     low, high = float(np.min(array)), float(np.max(array))
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -192,10 +194,6 @@ def _to_uint8(array):
         if low < 0 or high > 1:
             raise ImageError(f"float images must lie in [0, 1], got [{low:g}, {high:g}] (rescale them first)")
         return np.round(array * 255.0).astype(np.uint8)
-    if np.issubdtype(array.dtype, np.integer):
-        if low < 0 or high > 255:
-            raise ImageError(
-                f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)"
-            )
-        return array.astype(np.uint8)
-    raise ImageError(f"an image must be uint8, uint16, bool or float, got {array.dtype}")
+    if low < 0 or high > 255:
+        raise ImageError(f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)")
+    return array.astype(np.uint8)

@@ -353,6 +353,17 @@ def test_too_few_readable_reference_images_are_an_error_that_says_so(make_datase
     dataset = make_dataset(broken, demo_samples("reference", 2, tags=["r"]))
     with pytest.raises(ValueError, match="at least 3 readable images, got 2"):
         compute_diffpath(dataset, reference="r", progress=False, **FAST)
+    assert dataset.list_runs() == []
+
+
+def test_a_run_that_cannot_succeed_does_not_cost_the_one_it_was_to_replace(make_dataset, tmp_path):
+    broken = [fo.Sample(filepath=str(build(tmp_path)), tags=["r"]) for build in UNREADABLE.values()]
+    dataset = make_dataset(broken, demo_samples("reference", 6))
+    compute_diffpath(dataset, progress=False, **FAST)
+    before = dataset.values("diffpath_score")
+    with pytest.raises(ValueError, match="readable"):
+        compute_diffpath(dataset, reference="r", overwrite=True, progress=False, **FAST)
+    assert dataset.values("diffpath_score") == before and dataset.list_runs() == ["diffpath"]
 
 
 def test_all_unreadable_images_still_give_a_finished_run(make_dataset, tmp_path):

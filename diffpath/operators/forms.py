@@ -51,7 +51,7 @@ def read_form(ctx):
     """
     params = {key: value for key, value in ctx.params.items() if value not in (None, "")}
     arguments = {name: params.get(name, default) for name, default in DEFAULTS.items()}
-    arguments.update({name: params[name] for name in ("batch_size", "device", "overwrite") if name in params})
+    arguments.update({name: params[name] for name in ("batch_size", "device", "dtype", "overwrite") if name in params})
     arguments.update({name: params[name] for name in _METHOD_OPTIONS if name in params})
     if any(name in params for name in _TIMESTEP_ENDS):
         ends = zip(_TIMESTEP_ENDS, MethodOptions.timestep_range)
