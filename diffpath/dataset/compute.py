@@ -20,7 +20,8 @@ from .runs import COMPLETE, DiffPathRun, check_free, delete_diffpath, new_config
 from .schema import create_fields, describe_threshold, save_views
 from .stores import FieldStore, ReferenceArchive
 
-SELF_REFERENCE_TRIM = 0.2
+# Contaminants form kernels of their own in a kernel density; one robust Gaussian hides them less
+SELF_REFERENCE = dict(density="mahalanobis", trim=0.3)
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
 
@@ -70,7 +71,7 @@ def compute_diffpath(
         reference: what is normal: a view, a dataset, the name of a sample tag in the
             dataset, or None. With None, and for reference images that are among
             ``samples``, each image is scored by a fit that did not see it; with None the
-            fit also leaves out the most deviant fifth
+            fit is a robust Gaussian that also leaves out the most deviant 30 %
         model: ``"bundled"`` or the path of a diffusers folder
         run_key: an identifier; prefix of fields and views
         heatmaps: whether to write 1 − SSIM maps
@@ -328,7 +329,7 @@ def _finish(dataset, config, target, reference_ids, store, archive, is_self):
     known = {**archive.descriptors, **described}
     reference_ids = [sample_id for sample_id in reference_ids if sample_id in known]
     _check_reference_size(len(reference_ids))
-    detector = AnomalyDetector(trim=SELF_REFERENCE_TRIM if is_self else 0.0)
+    detector = AnomalyDetector(**(SELF_REFERENCE if is_self else {}))
     detector.fit(np.stack([known[sample_id] for sample_id in reference_ids]))
 
     scores = dict(zip(reference_ids, detector.reference_scores_.tolist()))
