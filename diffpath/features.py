@@ -9,14 +9,15 @@ uₖ = τₖ / num_train_timesteps is time as a fraction of the schedule. The su
 draws, timesteps, channels and pixels, and are divided by their number of terms, so that
 they do not scale with the resolution.
 
-Beside the six numbers stand statistics for each timestep from the same network
-evaluations: the six sum over time, and where on the path an image is unusual is lost.
+Beside the six numbers stand statistics from the same network evaluations: the six sum
+over time and space, and lose where on the path and where in the image it is unusual.
 """
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
+QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 FEATURE_NAMES = ("error", "error²", "error³", "rate", "rate²", "rate³")
-STATISTIC_NAMES = ("error", "absolute error", "offset", "fine dissimilarity")
 ERROR_POWERS = {
     "signed": lambda error: error,
     "absolute": torch.abs,
@@ -44,20 +45,30 @@ def six_features(score_error, time, *, error_power="signed", weights=None):
     return torch.cat([_power_means(weighted_error), _power_means(error_rate)], dim=1)
 
 
-def timestep_statistics(score_error, offset, fine_dissimilarity):
-    """Means over draws, channels and pixels for each timestep.
+def statistic_names(num_timesteps):
+    """What each of the statistics of :func:`path_statistics` is, in their order."""
+    kinds = ("error", "absolute error", "offset", "fine dissimilarity")
+    names = [f"{kind}, timestep {k + 1}" for kind in kinds for k in range(num_timesteps)]
+    return names + [f"dissimilarity, {quadrant}" for quadrant in QUADRANTS]
+
+
+def path_statistics(score_error, offset, fine_dissimilarity, dissimilarity):
+    """Means per timestep over draws, channels and pixels, and means per quadrant over timesteps.
 
     Args:
         score_error: e, float32 ``(N, D, T, C, H, W)``
         offset: x̂₀ − x₀, likewise: how much brighter the reconstruction is
         fine_dissimilarity: 1 − SSIM with its standard constants, ``(N, D, T, H, W)``:
             unlike with raised constants, faint structure counts
+        dissimilarity: 1 − SSIM with raised constants, likewise
 
     Returns:
-        float32 ``(N, 4, T)`` in the order of ``STATISTIC_NAMES``
+        float32 ``(N, 4 T + 4)`` in the order of :func:`statistic_names`
     """
-    columns = (score_error, score_error.abs(), offset, fine_dissimilarity.unsqueeze(-3))
-    return torch.stack([column.mean(dim=(1, 3, 4, 5)) for column in columns], dim=1)
+    kinds = (score_error, score_error.abs(), offset, fine_dissimilarity.unsqueeze(-3))
+    by_timestep = torch.cat([kind.mean(dim=(1, 3, 4, 5)) for kind in kinds], dim=1)
+    by_quadrant = adaptive_avg_pool2d(dissimilarity.mean(dim=(1, 2)), len(QUADRANTS) // 2).flatten(1)
+    return torch.cat([by_timestep, by_quadrant], dim=1)
 
 
 def _power_means(values):

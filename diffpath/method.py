@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .errors import ModelError
-from .features import STATISTIC_NAMES, six_features, timestep_statistics
+from .features import path_statistics, six_features, statistic_names
 from .images import prepare_image, split_images
 from .models import BUNDLED_MODEL, load_model
 from .options import MethodOptions
@@ -28,9 +28,10 @@ class DiffPathResult:
     Attributes:
         features: float32 ``(N, 6)``: means of ẽ, ẽ², ẽ³ and of their temporal derivative
         profile: float32 ``(N, T)``: mean 1 − SSIM per timestep, in [0, 2]
-        statistics: float32 ``(N, 4, T)``: means per timestep of the score error, its
+        statistics: float32 ``(N, 4 T + 4)``: means per timestep of the score error, its
             absolute value, the reconstruction's offset, and 1 − SSIM with its standard
-            constants, in the order of ``diffpath.features.STATISTIC_NAMES``
+            constants; then mean 1 − SSIM of each quadrant.
+            ``diffpath.features.statistic_names(T)`` names them
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
             followed by ``profile`` and by ``statistics`` where the preset uses them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
@@ -186,10 +187,10 @@ class DiffPathV2:
             weights=dissimilarity if options.ssim_weighting else None,
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
-        statistics = timestep_statistics(
-            path.score_error, path.reconstruction - originals, moments.dissimilarity(STANDARD_C)
+        statistics = path_statistics(
+            path.score_error, path.reconstruction - originals, moments.dissimilarity(STANDARD_C), heatmaps
         )
-        parts = [features, *[profile] * options.use_profile, *[statistics.flatten(1)] * options.use_statistics]
+        parts = [features, *[profile] * options.use_profile, *[statistics] * options.use_statistics]
         return DiffPathResult(
             features=features.cpu().numpy(),
             profile=profile.cpu().numpy(),
@@ -212,7 +213,7 @@ class DiffPathV2:
 
     def _empty_result(self):
         options, steps, side = self.options, self.options.num_timesteps, self.resolution
-        kinds = len(STATISTIC_NAMES)
-        length = 6 + steps * options.use_profile + kinds * steps * options.use_statistics
-        shapes = ((0, 6), (0, steps), (0, kinds, steps), (0, length), (0, side, side))
+        statistics = len(statistic_names(steps))
+        length = 6 + steps * options.use_profile + statistics * options.use_statistics
+        shapes = ((0, 6), (0, steps), (0, statistics), (0, length), (0, side, side))
         return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))

@@ -7,7 +7,7 @@ ERROR_POWER_NAMES = ("signed", "absolute", "squared")
 
 PRESETS = {
     # Chosen by measurement: the sign of the error is kept, and 1 − SSIM and other
-    # statistics per timestep stand beside the six numbers instead of weighting them
+    # statistics of the path stand beside the six numbers instead of weighting them
     "default": dict(
         error_power="signed",
         ssim_weighting=False,
@@ -44,7 +44,7 @@ class MethodOptions:
         ssim_sigma: standard deviation of a Gaussian SSIM window, or None for a uniform one
         ssim_c: the SSIM constants (C₁, C₂) of weights and profile, for a data range of 2
         use_profile: whether the descriptor holds the SSIM profile beside the six features
-        use_statistics: whether it holds the statistics per timestep
+        use_statistics: whether it holds the statistics per timestep and quadrant
         seed: of the noise bank
         resolution: side of the square that images are resized to, in pixels; None for
             the model's own

@@ -78,6 +78,17 @@ def six_numbers(score_error, times, *, error_power, weights=None):
     return [np.mean(values**power) for values in (z, delta) for power in (1, 2, 3)]
 
 
+def quadrants(maps):
+    """Means of the four quadrants of ``(N, H, W)``, row by row."""
+    height, width = maps.shape[1] // 2, maps.shape[2] // 2
+    halves = [
+        (rows, columns)
+        for rows in (slice(height), slice(height, None))
+        for columns in (slice(width), slice(width, None))
+    ]
+    return np.stack([maps[:, rows, columns].mean(axis=(1, 2)) for rows, columns in halves], axis=1)
+
+
 def reference_method(
     images, predicted_noise, noise, timesteps, alphas_cumprod, *, error_power, weighted, window, sigma, c
 ):
@@ -89,7 +100,7 @@ def reference_method(
         noise: ε ``(D, C, H, W)``
 
     Returns:
-        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 4, T)`` and
+        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 4 T + 4)`` and
         ``heatmaps (N, H, W)``
     """
     images, predicted_noise, noise = (np.asarray(a, np.float64) for a in (images, predicted_noise, noise))
@@ -97,6 +108,7 @@ def reference_method(
     noisy = noise_images(images, noise, timesteps, alphas_cumprod)
     reconstruction = reconstruct(noisy, predicted_noise, timesteps, alphas_cumprod)
     unlike = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=c)
+    raised = dissimilarity(images, reconstruction, window=7, sigma=None, c=(0.2, 0.2))
     fine = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=(0.02**2, 0.06**2))
     errors = predicted_noise - noise[None, :, None]
     times = timesteps / len(alphas_cumprod)
@@ -107,14 +119,14 @@ def reference_method(
     return {
         "features": np.array(features),
         "profile": unlike.mean(axis=(1, 3, 4)),
-        "statistics": np.stack(
+        "statistics": np.hstack(
             [
                 errors.mean(axis=(1, 3, 4, 5)),
                 np.abs(errors).mean(axis=(1, 3, 4, 5)),
                 (reconstruction - images[:, None, None]).mean(axis=(1, 3, 4, 5)),
                 fine.mean(axis=(1, 3, 4)),
-            ],
-            axis=1,
+                quadrants(raised.mean(axis=(1, 2))),
+            ]
         ),
         "heatmaps": np.clip(unlike.mean(axis=(1, 2)), 0, 1),
     }

@@ -93,7 +93,7 @@ def test_features_in_the_database_are_those_of_the_method(scored):
     size = np.sqrt(expected.features[0, [1, 1, 1, 4, 4, 4]]) ** [1, 2, 3, 1, 2, 3]
     assert (np.abs(sample.k_features - expected.features[0]) < 0.02 * size).all()
     np.testing.assert_allclose(sample.k_profile, expected.profile[0], atol=0.01)
-    np.testing.assert_allclose(sample.k_statistics, expected.statistics[0].ravel(), atol=0.02)
+    np.testing.assert_allclose(sample.k_statistics, expected.statistics[0], atol=0.02)
 
 
 def test_the_counts_of_the_run_are_those_of_the_dataset(scored):

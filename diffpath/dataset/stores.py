@@ -29,7 +29,7 @@ class FieldStore:
         """Takes what the method says of one image."""
         self.descriptors[sample_id] = result.descriptor
         for kind in self._parts:
-            self._waiting[kind][sample_id] = getattr(result, kind).ravel()
+            self._waiting[kind][sample_id] = getattr(result, kind)
         if "heatmap" in self._fields:
             self._waiting["heatmap"][sample_id] = write_heatmap(result.heatmaps, self._heatmaps, sample_id)
         self._waiting["error"][sample_id] = None
