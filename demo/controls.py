@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 DEMO = Path(__file__).resolve().parent
-INTRUDERS = ("drawings", "emoji", "animals", "textures", "photos")
+INTRUDERS = ("drawings", "emoji", "animals", "digits", "textures", "photos")
 
 
 def main():
