@@ -54,11 +54,13 @@ def noise():
 
 
 def paste(images, patches):
+    """Pastes one square patch into each square image; returns images and masks of what this changed."""
     chance = np.random.default_rng(0)
     images, masks = images.copy(), np.zeros(images.shape, bool)
+    size = patches.shape[-1]
     for image, mask, patch in zip(images, masks, patches):
-        top, left = chance.integers(0, SIDE - PATCH + 1, 2)
-        area = np.s_[top : top + PATCH, left : left + PATCH]
+        top, left = chance.integers(0, images.shape[-1] - size + 1, 2)
+        area = np.s_[top : top + size, left : left + size]
         mask[area] = np.abs(image[area].astype(int) - patch) >= LEAST_CHANGE
         image[area] = patch
     return images, masks

@@ -10,12 +10,30 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.mixture import GaussianMixture
 
-# Kernels beyond this many add time, not accuracy
+# A larger reference is thinned to this many kernels, to bound the time of scoring
 MAX_KERNELS = 5000
 _CHUNK_ENTRIES = 2**22
 _TRIM_STEPS = 3
 _ROBUST_TRIM = 0.25
 _TINY_VARIANCE = 1e-6
+
+
+class Whitening:
+    """The affine map after which a sample has mean zero and the identity as its shrunk covariance."""
+
+    def __init__(self, Z):
+        covariance, _ = ledoit_wolf(Z)
+        variances, axes = np.linalg.eigh(covariance)
+        floor = _TINY_VARIANCE * max(variances[-1], 1e-6)
+        self.centre, self.matrix = Z.mean(axis=0), axes / np.sqrt(np.maximum(variances, floor))
+        self.log_det = np.linalg.slogdet(self.matrix)[1]
+
+    def __call__(self, Z):
+        return (Z - self.centre) @ self.matrix
+
+    def squared_distance(self, Z):
+        """Squared Mahalanobis distances, ``(n,)``."""
+        return np.square(self(Z)).sum(axis=1)
 
 
 class KernelDensity:
@@ -27,25 +45,25 @@ class KernelDensity:
     """
 
     def __init__(self, Z, *, bandwidth=1.0, random_state=0):
-        self.centre, self.whitening = _whitening(Z)
-        kernels = (Z - self.centre) @ self.whitening
+        self.whiten = Whitening(Z)
+        kernels = self.whiten(Z)
         if len(kernels) > MAX_KERNELS:
             chosen = np.random.default_rng(random_state).choice(len(kernels), MAX_KERNELS, replace=False)
             kernels = kernels[np.sort(chosen)]
         self.kernels = kernels
-        self.width = bandwidth * len(kernels) ** (-1 / (kernels.shape[1] + 4))
+        count, dimensions = kernels.shape
+        self.width = bandwidth * count ** (-1 / (dimensions + 4))
+        self._log_norm = np.log(count) + dimensions * np.log(self.width * np.sqrt(2 * np.pi)) - self.whiten.log_det
 
     def log_density(self, Z):
-        white = (Z - self.centre) @ self.whitening
+        white = self.whiten(Z)
         size = max(1, _CHUNK_ENTRIES // len(self.kernels))
         parts = [self._log_kernel_mean(white[k : k + size]) for k in range(0, len(white), size)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _log_kernel_mean(self, white):
         exponent = euclidean_distances(white, self.kernels, squared=True) / (-2 * self.width**2)
-        count, dimensions = self.kernels.shape
-        norm = np.log(count) + dimensions * np.log(self.width * np.sqrt(2 * np.pi))
-        return logsumexp(exponent, axis=1) - norm + np.linalg.slogdet(self.whitening)[1]
+        return logsumexp(exponent, axis=1) - self._log_norm
 
 
 class Mixture:
@@ -71,13 +89,11 @@ class RobustGaussian:
     """One Gaussian of the central three quarters: half the squared Mahalanobis distance, and a constant."""
 
     def __init__(self, Z):
-        central = Z[central_part(Z, _ROBUST_TRIM)]
-        self.centre, self.whitening = _whitening(central)
+        self.whiten = Whitening(Z[central_part(Z, _ROBUST_TRIM)])
 
     def log_density(self, Z):
-        white = (Z - self.centre) @ self.whitening
-        norm = Z.shape[1] / 2 * np.log(2 * np.pi) - np.linalg.slogdet(self.whitening)[1]
-        return -0.5 * np.square(white).sum(axis=1) - norm
+        log_norm = Z.shape[1] / 2 * np.log(2 * np.pi) - self.whiten.log_det
+        return -0.5 * self.whiten.squared_distance(Z) - log_norm
 
 
 def central_part(Z, trim):
@@ -89,14 +105,5 @@ def central_part(Z, trim):
     distance = np.square(Z).sum(axis=1)
     for _ in range(_TRIM_STEPS):
         kept = np.argsort(distance, kind="stable")[:size]
-        centre, whitening = _whitening(Z[kept])
-        distance = np.square((Z - centre) @ whitening).sum(axis=1)
+        distance = Whitening(Z[kept]).squared_distance(Z)
     return np.sort(kept)
-
-
-def _whitening(Z):
-    """Mean, and the matrix W for which ``(Z − mean) @ W`` has the identity as its shrunk covariance."""
-    covariance, _ = ledoit_wolf(Z)
-    variances, axes = np.linalg.eigh(covariance)
-    floor = _TINY_VARIANCE * max(variances[-1], 1e-6)
-    return Z.mean(axis=0), axes / np.sqrt(np.maximum(variances, floor))

@@ -241,8 +241,13 @@ def test_pil_images_arrays_and_tensors_of_one_picture_agree(photos):
 
 def test_results_have_the_documented_shapes_types_and_ranges(photos):
     result = DiffPathV2(num_timesteps=4, num_noise_draws=2).score_images(photos)
-    shapes = {"features": (8, 6), "profile": (8, 4), "statistics": (8, 20), "descriptor": (8, 30)}
-    shapes["heatmaps"] = (8, 32, 32)
+    shapes = {
+        "features": (8, 6),
+        "profile": (8, 4),
+        "statistics": (8, 20),
+        "descriptor": (8, 30),
+        "heatmaps": (8, 32, 32),
+    }
     for name, shape in shapes.items():
         values = getattr(result, name)
         assert values.shape == shape and values.dtype == np.float32 and np.isfinite(values).all()
