@@ -18,6 +18,10 @@ _HOMES = {
     "ModelError": "errors",
     "compute_diffpath": "dataset",
     "delete_diffpath": "dataset",
+    "get_diffpath_info": "dataset",
+    "list_diffpath_runs": "dataset",
+    "load_diffpath_view": "dataset",
+    "rename_diffpath": "dataset",
     "load_model": "models",
 }
 

@@ -14,9 +14,11 @@ import fiftyone as fo
 import numpy as np
 
 from ..options import MIN_REFERENCE_SIZE
+from .appearance import color_heatmaps
+from .manage import delete_diffpath
 from .maps import run_folder
 from .reading import read_images
-from .runs import COMPLETE, DiffPathRun, check_free, delete_diffpath, new_config, read_config, write_config
+from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, write_config
 from .schema import create_fields, describe_threshold, save_views
 from .stores import FieldStore, ReferenceArchive
 
@@ -318,6 +320,9 @@ def _begin(dataset, run_key, made_by, heatmaps, overwrite):
     check_free(dataset, run_key, config)
     write_config(dataset, run_key, config)
     create_fields(dataset, config["fields"])
+    if heatmaps:
+        config["made_color_scheme"] = color_heatmaps(dataset, config["fields"]["heatmap"])
+        write_config(dataset, run_key, config)
     return config
 
 

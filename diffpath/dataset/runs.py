@@ -1,7 +1,6 @@
 """A run's record in its dataset: what made it, what belongs to it and how far it got."""
 
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -120,30 +119,3 @@ def check_free(dataset, run_key, config):
             f"dataset {dataset.name!r} already has {', '.join(map(repr, taken))}, which no diffpath run made; "
             f"choose another run_key than {run_key!r}"
         )
-
-
-def delete_diffpath(dataset, run_key):
-    """Deletes a run with its fields, saved views and files.
-
-    Args:
-        dataset: the ``fo.Dataset`` that holds the run
-        run_key: the run's key
-
-    Raises:
-        ValueError: if the dataset has no diffpath run of that key
-    """
-    config = read_config(dataset, run_key)
-    if config is None:
-        raise ValueError(f"dataset {dataset.name!r} has no run {run_key!r}; its runs are {dataset.list_runs()}")
-    for name in config["views"].values():
-        if dataset.has_saved_view(name):
-            dataset.delete_saved_view(name)
-    present = [name for name in config["fields"].values() if dataset.has_sample_field(name)]
-    if present:
-        indexes = dataset.get_index_information()
-        for name in present:
-            if name in indexes:
-                dataset.drop_index(name)
-        dataset.delete_sample_fields(present)
-    shutil.rmtree(config["folder"], ignore_errors=True)
-    dataset.delete_run(run_key)

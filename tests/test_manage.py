@@ -1,0 +1,226 @@
+"""Looking up, renaming and deleting runs: everything that belongs to a run, and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import fiftyone as fo
+import pytest
+from conftest import ROOT
+from fiftyone import ViewField as F
+
+from diffpath import compute_diffpath, delete_diffpath, get_diffpath_info, load_diffpath_view, rename_diffpath
+from diffpath.dataset import manage
+from diffpath.dataset.appearance import color_heatmaps, uncolor_heatmaps
+
+FAST = dict(num_timesteps=2, num_workers=2, progress=False)
+
+
+@pytest.fixture
+def dataset():
+    paths = sorted((ROOT / "demo" / "data" / "clean").glob("*.png"))[:12]
+    dataset = fo.Dataset()
+    dataset.add_samples([fo.Sample(filepath=str(path)) for path in paths], progress=False)
+    dataset.add_sample(fo.Sample(filepath="/no/such/image.png"))
+    yield dataset
+    dataset.delete()
+
+
+def state(dataset):
+    """All that a run could have changed, to be compared: schema, indexes, views, workspaces, colours, runs, files."""
+    dataset.reload()
+    scheme = dataset.app_config.color_scheme
+    return {
+        "schema": {name: str(field) for name, field in dataset.get_field_schema().items()},
+        "indexes": dataset.get_index_information(),
+        "views": {
+            name: dataset.load_saved_view(name)._serialize(include_uuids=False) for name in dataset.list_saved_views()
+        },
+        "workspaces": dataset.list_workspaces(),
+        "scheme": scheme and {name: value for name, value in scheme.to_dict().items() if name != "_id"},
+        "sidebar": [group.to_dict() for group in dataset.app_config.sidebar_groups or ()],
+        "runs": dataset.list_runs(),
+        "files": sorted(str(path) for path in Path(fo.config.default_dataset_dir).rglob("*")),
+    }
+
+
+def values(dataset, run):
+    return {kind: dataset.values(name) for kind, name in run.fields.items() if kind != "heatmap"}
+
+
+def test_deleting_a_run_leaves_the_dataset_as_it_was(dataset):
+    (Path(fo.config.default_dataset_dir) / "diffpath").mkdir(parents=True, exist_ok=True)
+    dataset.save_view("mine", dataset.limit(3))
+    before = state(dataset)
+    compute_diffpath(dataset, run_key="k", **FAST)
+    assert state(dataset) != before
+    delete_diffpath(dataset, "k")
+    assert state(dataset) == before
+
+
+@pytest.mark.parametrize("run_key", ["none", "other"])
+def test_what_is_no_diffpath_run_is_not_touched(dataset, run_key):
+    dataset.register_run("other", dataset.init_run(method="somebody's"))
+    for act in (delete_diffpath, get_diffpath_info, load_diffpath_view, lambda d, k: rename_diffpath(d, k, "new")):
+        with pytest.raises(ValueError, match=run_key):
+            act(dataset, run_key)
+    assert dataset.list_runs() == ["other"]
+
+
+def test_a_run_whose_parts_were_deleted_by_hand_is_said_to_be_damaged_and_can_be_deleted(dataset):
+    (Path(fo.config.default_dataset_dir) / "diffpath").mkdir(parents=True, exist_ok=True)
+    before = state(dataset)
+    run = compute_diffpath(dataset, run_key="k", **FAST)
+    dataset.delete_sample_field("k_features")
+    dataset.delete_saved_view(run.views["ood"])
+    shutil.rmtree(run.config["folder"])
+    info = get_diffpath_info(dataset, "k")
+    assert info["status"] == "damaged" and info["missing_fields"] == ["k_features"]
+    with pytest.raises(ValueError, match="k_features"):
+        load_diffpath_view(dataset, "k")
+    delete_diffpath(dataset, "k")
+    assert state(dataset) == before
+
+
+def test_what_would_be_deleted_is_listed_before(dataset):
+    run = compute_diffpath(dataset, run_key="k", **FAST)
+    owned = manage.belongings(dataset, "k")
+    assert sorted(owned.fields) == sorted(run.fields.values()) and sorted(owned.views) == sorted(run.views.values())
+    files = [path for path in Path(owned.folder).rglob("*") if path.is_file()]
+    assert owned.num_files == len(files) >= 12
+    assert owned.num_bytes == sum(path.stat().st_size for path in files)
+
+
+def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
+    run = compute_diffpath(dataset, run_key="old", **FAST)
+    dataset.save_view("mine", dataset.match(F("old_score") > run.threshold).sort_by("old_score"))
+    dataset.save_view("mine too", dataset.match({"old_score": {"$gt": run.threshold}}).exists("old_heatmap.map_path"))
+    expected = {name: dataset.load_saved_view(name).values("id") for name in ("mine", "mine too")}
+    kept = values(dataset, run)
+
+    rename_diffpath(dataset, "old", "new")
+
+    renamed = manage.DiffPathRun.load(dataset, "new")
+    assert dataset.list_runs() == ["new"]
+    for kind, column in values(dataset, renamed).items():
+        assert [str(value) for value in column] == [str(value) for value in kept[kind]]
+    assert not [name for name in dataset.get_field_schema() if name.startswith("old")]
+    assert "new_score" in dataset.list_indexes() and "old_score" not in dataset.list_indexes()
+    assert all(dataset.load_saved_view(name).values("id") == ids for name, ids in expected.items())
+    assert dataset.load_saved_view("new: most anomalous first").values("new_score") == sorted(
+        (score for score in kept["score"] if score is not None), reverse=True
+    )
+    assert not [name for name in dataset.list_saved_views() if name.startswith("old")]
+    for path in dataset.exists("new_heatmap").values("new_heatmap.map_path"):
+        assert Path(path).is_file() and Path(path).parent == Path(renamed.heatmap_dir)
+    assert not Path(run.config["folder"]).exists()
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["new_heatmap"]
+    assert len(load_diffpath_view(dataset, "new")) == 12
+
+
+def test_a_renamed_run_is_deleted_without_a_trace(dataset):
+    (Path(fo.config.default_dataset_dir) / "diffpath").mkdir(parents=True, exist_ok=True)
+    before = state(dataset)
+    compute_diffpath(dataset, run_key="old", **FAST)
+    rename_diffpath(dataset, "old", "new")
+    delete_diffpath(dataset, "new")
+    assert state(dataset) == before
+
+
+@pytest.mark.parametrize("new_key", ["not a key", "taken", "k"])
+def test_a_key_that_cannot_be_had_is_refused_before_anything_changes(dataset, new_key):
+    compute_diffpath(dataset, run_key="k", **FAST)
+    dataset.add_sample_field("taken_score", fo.FloatField)
+    before = state(dataset)
+    with pytest.raises(ValueError, match=new_key):
+        rename_diffpath(dataset, "k", new_key)
+    assert state(dataset) == before
+
+
+def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
+    compute_diffpath(dataset, run_key="k", **FAST)
+    dataset.save_view("mine", dataset.sort_by("k_score"))
+    before, maps = state(dataset), dataset.values("k_heatmap.map_path")
+    run = manage.DiffPathRun.load(dataset, "k")
+    steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_record", "write_config")
+    for step in steps:
+        real = getattr(manage, step)
+
+        def fail_once(*arguments, step=step, real=real):
+            monkeypatch.setattr(manage, step, real)
+            real(*arguments)
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr(manage, step, fail_once)
+        with pytest.raises(OSError, match="disk"):
+            rename_diffpath(dataset, "k", "new")
+        assert state(dataset) == before and dataset.values("k_heatmap.map_path") == maps, step
+        assert manage.DiffPathRun.load(dataset, "k") == run, step
+
+
+def test_a_deletion_that_fails_half_way_is_undone(dataset, monkeypatch):
+    compute_diffpath(dataset, run_key="k", **FAST)
+    before, run = state(dataset), manage.DiffPathRun.load(dataset, "k")
+
+    def fail(self, names):
+        raise OSError("the database is gone")
+
+    monkeypatch.setattr(fo.Dataset, "delete_sample_fields", fail)
+    with pytest.raises(OSError, match="database"):
+        delete_diffpath(dataset, "k")
+    assert state(dataset) == before
+    assert manage.DiffPathRun.load(dataset, "k") == run
+
+
+def test_the_info_of_a_run_holds_what_made_it_and_what_came_out(dataset):
+    run = compute_diffpath(dataset, run_key="k", **FAST)
+    info = get_diffpath_info(dataset, "k")
+    assert info["status"] == "complete" and info["missing_fields"] == []
+    assert info["made_by"]["options"]["num_timesteps"] == 2 and info["made_by"]["model"] == "bundled"
+    assert info["num_scored"] == run.num_scored == 12 and info["num_unreadable"] == 1
+    assert info["versions"]["fiftyone"] == fo.__version__ and info["seconds"] == run.seconds
+
+
+def test_a_view_of_a_run_is_loaded_by_its_kind(dataset):
+    compute_diffpath(dataset, run_key="k", **FAST)
+    assert len(load_diffpath_view(dataset, "k", "unreadable")) == 1
+    with pytest.raises(ValueError, match="kind"):
+        load_diffpath_view(dataset, "k", "best")
+
+
+def test_heatmaps_get_a_colour_scale_beside_the_users_own_scheme(dataset):
+    mine = fo.ColorScheme(
+        color_by="field",
+        colorscales=[{"path": "depth", "name": "hsv"}],
+        fields=[{"path": "label", "fieldColor": "#00ff00"}],
+    )
+    dataset.app_config.color_scheme = mine
+    dataset.save()
+    before = state(dataset)
+    made = color_heatmaps(dataset, "k_heatmap")
+    scheme = dataset.app_config.color_scheme
+    assert not made and scheme.color_by == "field"
+    assert [entry["path"] for entry in scheme.colorscales] == ["depth", "k_heatmap"]
+    assert [entry["path"] for entry in scheme.fields] == ["label", "k_heatmap"]
+    values = [step["value"] for step in scheme.colorscales[1]["list"]]
+    assert values[0] == 0 and values[-1] == 1 and values == sorted(values)
+    uncolor_heatmaps(dataset, "k_heatmap", made)
+    assert state(dataset) == before
+
+
+def test_the_last_of_two_runs_takes_the_colour_scheme_with_it(dataset):
+    assert dataset.app_config.color_scheme is None
+    compute_diffpath(dataset, run_key="a", **FAST)
+    compute_diffpath(dataset, run_key="b", **FAST)
+    assert dataset.app_config.color_scheme.color_by == "value"
+    delete_diffpath(dataset, "a")
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["b_heatmap"]
+    delete_diffpath(dataset, "b")
+    assert dataset.app_config.color_scheme is None
+
+
+def test_a_colour_scheme_that_the_user_has_changed_since_stays(dataset):
+    compute_diffpath(dataset, run_key="k", **FAST)
+    dataset.app_config.color_scheme.opacity = 0.3
+    dataset.save()
+    delete_diffpath(dataset, "k")
+    assert dataset.app_config.color_scheme.opacity == 0.3 and not dataset.app_config.color_scheme.colorscales
