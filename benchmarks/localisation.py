@@ -54,14 +54,15 @@ def noise():
 
 
 def paste(images, patches):
-    """Pastes one square patch into each square image; returns images and masks of what this changed."""
+    """Pastes one square patch into each square image, grey or RGB; returns images and masks of what this changed."""
     chance = np.random.default_rng(0)
-    images, masks = images.copy(), np.zeros(images.shape, bool)
-    size = patches.shape[-1]
+    images, masks = images.copy(), np.zeros(images.shape[:3], bool)
+    size, side = patches.shape[1], images.shape[1]
     for image, mask, patch in zip(images, masks, patches):
-        top, left = chance.integers(0, images.shape[-1] - size + 1, 2)
+        top, left = chance.integers(0, side - size + 1, 2)
         area = np.s_[top : top + size, left : left + size]
-        mask[area] = np.abs(image[area].astype(int) - patch) >= LEAST_CHANGE
+        change = np.abs(image[area].astype(int) - patch)
+        mask[area] = change.reshape(size, size, -1).max(axis=2) >= LEAST_CHANGE
         image[area] = patch
     return images, masks
 

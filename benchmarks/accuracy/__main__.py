@@ -1,0 +1,48 @@
+"""Runs the accuracy benchmark.
+
+    python -m benchmarks.accuracy fetch          # the packages, the image sets
+    python -m benchmarks.accuracy pairs          # all ordered pairs, every method
+    python -m benchmarks.accuracy ablations      # development sets only
+    python -m benchmarks.accuracy corruptions
+    python -m benchmarks.accuracy solar
+    python -m benchmarks.accuracy localisation
+    python -m benchmarks.accuracy all
+
+Network evaluations are cached, so that an interrupted run goes on. Tables (Markdown, JSON)
+and figures go to ``benchmarks/results``. The sets of the papers are used where the user
+has them: ``--folder SVHN=~/svhn`` (image files), ``--zoo cifar10 cifar100``.
+"""
+
+import argparse
+from pathlib import Path
+
+from . import runs
+
+COMMANDS = {
+    "fetch": runs.fetch,
+    "pairs": runs.pairs,
+    "ablations": runs.ablations,
+    "corruptions": runs.corruptions,
+    "solar": runs.solar,
+    "localisation": runs.localisation,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=(*COMMANDS, "all"))
+    parser.add_argument("--model", default="bundled", help="the base model: bundled, or a diffusers folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of splits and fits")
+    parser.add_argument("--sets", choices=("development", "all"), default="development", help="all adds the test sets")
+    parser.add_argument("--folder", action="append", default=[], metavar="NAME=PATH", help="the user's own set")
+    parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo, test split")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
+    arguments = parser.parse_args()
+    for name in COMMANDS if arguments.command == "all" else [arguments.command]:
+        COMMANDS[name](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Where an image is unusual: maps from the same evaluations, on pasted patches with known masks.
+
+Grounds are the test parts of some sets; into each picture a drawing or noise is pasted.
+A mask holds the pixels that this changed. A map that is *z-scored* is compared, pixel by
+pixel, with its mean and deviation over the fit part.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import label, uniform_filter
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.localisation import paste
+from diffpath.ssim import LocalMoments
+
+from .datasets import load_set, split
+from .descriptors import CONSTANTS
+from .evaluations import to_network_scale
+
+PATCH = 10
+GROUNDS = ("clothing", "solar cells", "textures", "photos")
+MOST_FALSE_POSITIVES = 0.3
+_CHUNK = 30
+
+
+def pasted_patches(ground, patch, count=60, seed=0):
+    """Images uint8 ``(N, 32, 32, 3)`` and masks ``(N, 32, 32)`` of what was pasted into a set's test part."""
+    inside = load_set(ground)
+    images = inside.images[split(inside.sources, seed)["test"]][:count]
+    if patch == "noise":
+        patches = np.random.default_rng(1).integers(0, 256, (len(images), PATCH, PATCH, 3), dtype=np.uint8)
+    else:
+        others = load_set(patch)
+        others = others.images[split(others.sources, seed)["test"]][: len(images)]
+        patches = np.stack(
+            [np.asarray(Image.fromarray(x).resize((PATCH, PATCH), Image.Resampling.BOX)) for x in others]
+        )
+    return paste(images[: len(patches)], patches)
+
+
+def anomaly_maps(evaluations, images):
+    """Maps ``(N, 32, 32)`` by name, higher where more unusual, from one pass of the network."""
+    whole = evaluations.trajectory(images)
+    parts = [
+        _maps(
+            to_network_scale(images[k : k + _CHUNK]),
+            whole.score_error[k : k + _CHUNK],
+            whole.reconstruction[k : k + _CHUNK],
+        )
+        for k in range(0, len(images), _CHUNK)
+    ]
+    maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    grey = images.astype(float).mean(axis=3)
+    deviation = [np.sqrt(np.maximum(uniform_filter(g * g, 7) - uniform_filter(g, 7) ** 2, 0)) for g in grey]
+    return {**maps, "local contrast": np.stack(deviation)}
+
+
+def z_scored(maps, reference):
+    """Maps as robust deviations from what is usual at each pixel of the reference's maps."""
+    centre = np.median(reference, axis=0)
+    spread = np.median(np.abs(reference - centre), axis=0) / 0.6745
+    return (maps - centre) / (spread + np.median(spread))
+
+
+def pixel_auroc(masks, maps):
+    """Mean over images of the AUROC of the mask's pixels."""
+    return float(np.mean([roc_auc_score(m.ravel(), a.ravel()) for m, a in zip(masks, maps) if 0 < m.sum() < m.size]))
+
+
+def region_overlap(masks, maps):
+    """PRO: mean share of each connected region above a threshold, over false-positive rates up to 0.3, in [0, 1]."""
+    regions = [
+        (k, labels == n) for k, mask in enumerate(masks) for labels, count in [label(mask)] for n in range(1, count + 1)
+    ]
+    negatives = np.sort(maps[~masks])[::-1]
+    rates = np.linspace(0, MOST_FALSE_POSITIVES, 101)
+    thresholds = negatives[np.minimum((rates * len(negatives)).astype(int), len(negatives) - 1)]
+    overlap = [np.mean([(maps[k][region] > threshold).mean() for k, region in regions]) for threshold in thresholds]
+    return float(np.trapezoid(overlap, rates) / MOST_FALSE_POSITIVES)
+
+
+def _maps(images, error, reconstruction):
+    x0 = images[:, None, None]
+    steps = {"": slice(None), ", early": slice(0, 4), ", middle": slice(3, 7), ", late": slice(6, None)}
+    maps = {}
+    for window in (5, 7):
+        moments = LocalMoments(x0, reconstruction, window=window, sigma=None)
+        for name, c in CONSTANTS.items():
+            for part, chosen in steps.items():
+                maps[f"1-SSIM {window} {name}{part}"] = moments.dissimilarity(c)[:, 0, chosen].mean(1)
+    offset = reconstruction - x0
+    for part, chosen in steps.items():
+        maps[f"absolute error{part}"] = error[:, 0, chosen].abs().mean((1, 2))
+        maps[f"squared error{part}"] = error[:, 0, chosen].square().mean((1, 2))
+        maps[f"absolute offset{part}"] = offset[:, 0, chosen].abs().mean((1, 2))
+        # Relative to each timestep's mean, so that no timestep outweighs the others
+        squares = error[:, 0, chosen].square().mean(2)
+        maps[f"log error{part}"] = _smooth(squares, 5).clamp_min(1e-8).log().mean(1)
+    for name in [name for name in maps if "error" in name or "offset" in name]:
+        maps[f"{name}, blurred"] = _smooth(maps[name], 5)
+    return {name: values.numpy() for name, values in maps.items()}
+
+
+def _smooth(maps, size):
+    padded = torch.nn.functional.pad(maps.flatten(0, -3).unsqueeze(1), [size // 2] * 4, mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, size, stride=1).view(maps.shape)
+
+
+SHOWN = ("1-SSIM 7 standard", "1-SSIM 7 0.2", "absolute error, blurred", "local contrast")
+
+
+def measure(evaluations, shown=SHOWN, patches=("drawings", "noise"), count=60):
+    """(ground, patch, map) -> {"auroc", "pro"}, each map as it is and z-scored against the fit part."""
+    rows = {}
+    for ground in GROUNDS:
+        inside = load_set(ground)
+        usual = anomaly_maps(evaluations, inside.images)
+        fit = split(inside.sources, 0)["fit"]
+        for patch in patches:
+            images, masks = pasted_patches(ground, patch, count)
+            for name, maps in anomaly_maps(evaluations, images).items():
+                if name in shown:
+                    scored = z_scored(maps, usual[name][fit])
+                    rows[ground, patch, name] = {"auroc": pixel_auroc(masks, maps), "pro": region_overlap(masks, maps)}
+                    rows[ground, patch, f"{name}, z-scored"] = {
+                        "auroc": pixel_auroc(masks, scored),
+                        "pro": region_overlap(masks, scored),
+                    }
+    return rows

@@ -1,0 +1,145 @@
+"""Tables in Markdown and JSON, and figures, of what the runs measured."""
+
+import json
+
+import numpy as np
+
+from .protocol import summary
+
+METRICS = {"auroc": "AUROC", "aupr_anomaly": "AUPR (anomalies)", "aupr_normal": "AUPR (normal)", "fpr95": "FPR@95"}
+
+
+def pair_line(name, figures):
+    """One line for the terminal."""
+    worst = " → ".join(figures["worst_pair"])
+    return f"{name:<40}{figures['average']:.3f} ± {figures['spread']:.3f}   minimum {figures['minimum']:.3f} ({worst})"
+
+
+def write_pairs(folder, title, rows, provenance):
+    """``title.md``, ``title.json`` and ``title.png`` of the rows of :func:`benchmarks.accuracy.runs.pairs`.
+
+    Args:
+        folder: where to, created if it is missing
+        title: of the files
+        rows: name -> {"evaluations", "group", "results": pair -> metrics by seed}
+        provenance: command, model, seeds and sets
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sums = {name: {metric: summary(row["results"], metric) for metric in METRICS} for name, row in rows.items()}
+    sets = list(next(iter(sums.values()))["auroc"]["by_set"])
+    lines = [f"# {title.capitalize()}", "", *_provenance_lines(provenance), ""]
+    lines += [
+        "| method | evaluations | average AUROC | minimum | AUPR anomalies / normal | FPR@95 | "
+        + " | ".join(sets)
+        + " |"
+    ]
+    lines += ["|---" * (6 + len(sets)) + "|"]
+    for name, row in rows.items():
+        figures = sums[name]
+        auroc = figures["auroc"]
+        lines.append(
+            f"| {name} | {row['evaluations']} | **{auroc['average']:.3f}** ± {auroc['spread']:.3f} "
+            f"| {auroc['minimum']:.3f} ({' → '.join(auroc['worst_pair'])}) "
+            f"| {figures['aupr_anomaly']['average']:.3f} / {figures['aupr_normal']['average']:.3f} "
+            f"| {figures['fpr95']['average']:.3f} | " + " | ".join(f"{auroc['by_set'][s]:.3f}" for s in sets) + " |"
+        )
+    first = next(iter(rows))
+    lines += ["", f"Every pair of *{first}*, mean AUROC over seeds (in-distribution set by row):", ""]
+    lines += ["| | " + " | ".join(sets) + " |", "|---" * (1 + len(sets)) + "|"]
+    means = {pair: np.mean([run["auroc"] for run in runs]) for pair, runs in rows[first]["results"].items()}
+    for inside in sets:
+        cells = [f"{means[inside, outside]:.3f}" if outside != inside else "" for outside in sets]
+        lines.append(f"| {inside} | " + " | ".join(cells) + " |")
+    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
+    stored = {
+        name: {
+            **row,
+            "results": {" → ".join(pair): runs for pair, runs in row["results"].items()},
+            "summary": sums[name],
+        }
+        for name, row in rows.items()
+    }
+    (folder / f"{title}.json").write_text(json.dumps({"provenance": provenance, "methods": stored}, indent=1) + "\n")
+    _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
+
+
+def write_corruptions(folder, rows, provenance):
+    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["# Corruptions", "", *_provenance_lines(provenance), ""]
+    sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
+    for severity in sorted(severities):
+        lines += [f"## Severity {severity}, AUROC", "", "| set | method | average | " + " | ".join(kinds) + " |"]
+        lines += ["|---" * (3 + len(kinds)) + "|"]
+        for inside in sets:
+            for method in methods:
+                row = [rows.get((inside, kind, severity, method)) for kind in kinds]
+                if all(row):
+                    values = [cell["auroc"] for cell in row]
+                    cells = " | ".join(f"{value:.3f}" for value in values)
+                    lines.append(f"| {inside} | {method} | **{np.mean(values):.3f}** | {cells} |")
+        lines.append("")
+    (folder / "corruptions.md").write_text("\n".join(lines))
+    stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
+    (folder / "corruptions.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+
+
+def write_solar(folder, rows, provenance):
+    """``solar.md`` and ``.json``: rows (view, method) -> AUROC and spread."""
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = list(dict.fromkeys(method for _, method in rows))
+    lines = ["# Functional against defective solar cells, AUROC", "", *_provenance_lines(provenance), ""]
+    lines += ["| pixels | " + " | ".join(methods) + " |", "|---" * (1 + len(methods)) + "|"]
+    for view in dict.fromkeys(view for view, _ in rows):
+        cells = [f"{rows[view, m]['auroc']:.3f} ± {rows[view, m]['spread']:.3f}" for m in methods if (view, m) in rows]
+        lines.append(f"| {view} | " + " | ".join(cells) + " |")
+    (folder / "solar.md").write_text("\n".join(lines) + "\n")
+    stored = [{"view": view, "method": method, **row} for (view, method), row in rows.items()]
+    (folder / "solar.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+
+
+def write_localisation(folder, rows, provenance):
+    """``localisation.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = list(dict.fromkeys(key[:2] for key in rows))
+    lines = [
+        "# Localisation, pixel AUROC / PRO to a false-positive rate of 0.3",
+        "",
+        *_provenance_lines(provenance),
+        "",
+    ]
+    lines += ["| map | " + " | ".join(f"{patch} in {ground}" for ground, patch in cases) + " |"]
+    lines += ["|---" * (1 + len(cases)) + "|"]
+    for name in dict.fromkeys(key[2] for key in rows):
+        cells = [rows[(*case, name)] for case in cases if (*case, name) in rows]
+        lines.append(f"| {name} | " + " | ".join(f"{c['auroc']:.3f} / {c['pro']:.3f}" for c in cells) + " |")
+    (folder / "localisation.md").write_text("\n".join(lines) + "\n")
+    stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
+    (folder / "localisation.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+
+
+def _provenance_lines(provenance):
+    sets = ", ".join(f"{name} ({made['images']})" for name, made in provenance["sets"].items())
+    return [
+        f"`{provenance['command']}`, base model {provenance['model']} (`{provenance['fingerprint']}`), "
+        f"seeds {', '.join(map(str, provenance['seeds']))}." + (f" Sets: {sets}." if sets else "")
+    ]
+
+
+def _bars(path, figures):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(figures)[::-1]
+    height = 0.32 * len(names) + 1.1
+    figure, axis = pyplot.subplots(figsize=(8, height), layout="constrained")
+    places = np.arange(len(names))
+    axis.barh(places, [figures[n]["average"] for n in names], color="#4c78a8", label="average over pairs")
+    axis.plot([figures[n]["minimum"] for n in names], places, "o", color="#d62728", label="lowest pair")
+    axis.set(yticks=places, yticklabels=names, xlim=(0.3, 1), xlabel="AUROC")
+    axis.axvline(0.5, color="#999999", linewidth=0.8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.9 / height), ncols=2, frameon=False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

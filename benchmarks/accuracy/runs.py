@@ -1,0 +1,147 @@
+"""The benchmark's commands: each computes its results, and writes tables, JSON and figures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from . import report
+from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from .datasets import DEVELOPMENT, SETS, TEST, load_folder, load_set, load_zoo, solar_cells_at, split
+from .evaluations import Evaluations, load_predictor
+from .methods import ABLATIONS, METHODS
+from .protocol import metrics, run_pairs, summary
+
+CORRUPTED_SETS = ("clothing", "solar cells", "photos")
+CORRUPTED_METHODS = ("diffpath, default", "diffpath, six features", "frozen features", "image quality")
+CORRUPTED_COUNT = 45  # images of each kind and severity
+
+
+def fetch(arguments):
+    for name in SETS:
+        made = load_set(name)
+        print(f"{name:<15}{len(made.images):>5} images of {len(set(made.sources)):>4} files, checksum {made.checksum}")
+
+
+def pairs(arguments):
+    """All ordered pairs of the chosen sets, every method."""
+    evaluations = Evaluations(load_predictor(arguments.model))
+    sets, splits = _sets(arguments)
+    rows = {}
+    for name, method in METHODS.items():
+        features = {key: method.features(evaluations, made.images) for key, made in sets.items()}
+        results = run_pairs(features, splits, method.detector, list(sets), arguments.seeds)
+        rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
+        print(report.pair_line(name, summary(results)), flush=True)
+    title = "pairs" if arguments.sets == "development" else "pairs-all"
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def ablations(arguments):
+    """What each part of the method contributes, on the development sets."""
+    predictor = load_predictor(arguments.model)
+    arguments.sets = "development"
+    sets, splits = _sets(arguments)
+    rows = {}
+    for name, ablation in ABLATIONS.items():
+        evaluations = Evaluations(predictor, **ablation.evaluations)
+        features = {key: ablation.features(evaluations, made.images) for key, made in sets.items()}
+        results = run_pairs(features, splits, ablation.detector, list(sets), arguments.seeds)
+        rows[name] = {"evaluations": ablation.count, "group": ablation.group, "results": results}
+        print(report.pair_line(name, summary(results)), flush=True)
+    report.write_pairs(arguments.output, "ablations", rows, _provenance(arguments, evaluations, sets))
+
+
+def corruptions(arguments):
+    """Clean against corrupted test images, by kind and severity."""
+    evaluations = Evaluations(load_predictor(arguments.model))
+    rows = {}
+    for inside in CORRUPTED_SETS:
+        made = load_set(inside)
+        parts = split(made.sources, 0)
+        clean = made.images[parts["test"]]
+        for severity in _middle_first(SEVERITIES):
+            for kind in CORRUPTIONS:
+                corrupted = corrupt(clean[:CORRUPTED_COUNT], kind, severity)
+                for name in CORRUPTED_METHODS:
+                    method = METHODS[name]
+                    whole = method.features(evaluations, made.images)
+                    detector = method.detector(0).fit(whole[parts["fit"]])
+                    normal = detector.score_samples(whole[parts["test"]])
+                    scores = detector.score_samples(method.features(evaluations, corrupted))
+                    rows[inside, kind, severity, name] = metrics(normal, scores)
+            done = [
+                row["auroc"]
+                for key, row in rows.items()
+                if key[0] == inside and key[2:] == (severity, CORRUPTED_METHODS[0])
+            ]
+            print(f"{inside}, severity {severity}: diffpath {np.mean(done):.3f}", flush=True)
+            report.write_corruptions(arguments.output, rows, _provenance(arguments, evaluations, {inside: made}))
+
+
+def solar(arguments):
+    """Functional against defective solar cells, at several resolutions and tiled."""
+    predictor = load_predictor(arguments.model)
+    rows = {}
+    for view in ("32", "64 in tiles of 32", "128 in tiles of 32"):
+        good, bad = (solar_cells_at(int(view.split()[0]), defective) for defective in (False, True))
+        for name in ("diffpath, default", "frozen features", "HOG and LBP"):
+            rows[view, name] = _solar_row(Evaluations(predictor), METHODS[name], good, bad, arguments.seeds)
+            print(f"{view:<22}{name:<25}{rows[view, name]['auroc']:.3f} ± {rows[view, name]['spread']:.3f}", flush=True)
+    report.write_solar(arguments.output, rows, _provenance(arguments, Evaluations(predictor), {}))
+
+
+def localisation(arguments):
+    """Pixel AUROC and PRO of the maps on pasted patches."""
+    from . import localisation as places
+
+    rows = places.measure(Evaluations(load_predictor(arguments.model)))
+    report.write_localisation(
+        arguments.output, rows, _provenance(arguments, Evaluations(load_predictor(arguments.model)), {})
+    )
+
+
+def _solar_row(evaluations, method, good, bad, seeds):
+    """Tiles are scored one by one; a cell's score is the highest of its tiles, each against its own place."""
+    aurocs = []
+    for seed in seeds:
+        parts = split(good.sources, seed)
+        normal, defective = [], []
+        for place in range(good.images.shape[1]):
+            inside = method.features(evaluations, good.images[:, place])
+            detector = method.detector(seed).fit(inside[parts["fit"]])
+            reference = np.sort(detector.score_samples(inside[parts["calibration"]]))
+            spread = np.subtract(*np.quantile(reference, [0.75, 0.25])) + 1e-12
+            for scores, features in (
+                (normal, inside[parts["test"]]),
+                (defective, method.features(evaluations, bad.images[:, place])),
+            ):
+                scores.append((detector.score_samples(features) - np.median(reference)) / spread)
+        aurocs.append(metrics(np.max(normal, axis=0), np.max(defective, axis=0))["auroc"])
+    return {"auroc": float(np.mean(aurocs)), "spread": float(np.std(aurocs, ddof=1)) if len(aurocs) > 1 else 0.0}
+
+
+def _sets(arguments):
+    names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
+    sets = {name: load_set(name) for name in names}
+    for given in arguments.folder:
+        name, _, folder = given.partition("=")
+        sets[name] = load_folder(folder)
+    for name in arguments.zoo:
+        sets[name] = load_zoo(name)
+    splits = {(name, seed): split(made.sources, seed) for name, made in sets.items() for seed in arguments.seeds}
+    return sets, splits
+
+
+def _provenance(arguments, evaluations, sets):
+    return {
+        "command": f"python -m benchmarks.accuracy {arguments.command}",
+        "model": Path(arguments.model).name,
+        "fingerprint": evaluations.predictor.fingerprint,
+        "seeds": list(arguments.seeds),
+        "sets": {name: {"images": len(made.images), "checksum": made.checksum} for name, made in sets.items()},
+    }
+
+
+def _middle_first(severities):
+    """Severity 3 first, so that an interrupted run has what the summary needs."""
+    return sorted(severities, key=lambda severity: abs(severity - 3))
