@@ -7,6 +7,7 @@ import sys
 # Command -> (module, one line of help). A module has add_arguments(parser) and run(arguments)
 COMMANDS = {
     "convert": (".models.convert", "turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder"),
+    "train": (".training.command", "train a diffusion model on folders of images"),
 }
 
 
