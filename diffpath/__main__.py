@@ -6,6 +6,7 @@ import sys
 
 # Command -> (module, one line of help). A module has add_arguments(parser) and run(arguments)
 COMMANDS = {
+    "models": (".model_cards", "list pretrained models that are known to be of use"),
     "convert": (".models.convert", "turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder"),
     "train": (".training.command", "train a diffusion model on folders of images"),
 }

@@ -4,6 +4,10 @@ Reference and query images take the same path through this module: decode → up
 RGB → one antialiased resize of the whole picture to a square. The aspect ratio is not
 kept, so that every pixel is seen and a heatmap covers the whole picture.
 
+Images that were resized before they came here differ from others in sharpness, which a
+diffusion model notices more than what they show. To equalise that, all can be brought
+down to a small square first, and from there to the one that the model wants.
+
 The network's scale, [−1, 1], is applied later, by the method.
 """
 
@@ -27,10 +31,11 @@ def load_image(path, size):
         path: the path of an image file of any format and mode that Pillow decodes. The
             first frame of an animation is taken, EXIF orientation is applied, and
             transparency is composited over white
-        size: the side of the square, in pixels
+        size: the side of the square, in pixels; or several, through which the image
+            passes one after the other
 
     Returns:
-        a uint8 array of shape ``(size, size, 3)``
+        a uint8 array of shape ``(size, size, 3)``, of the last size
 
     Raises:
         ImageError: if the file is missing, empty, truncated, not an image or too large
@@ -44,7 +49,8 @@ def load_image(path, size):
             with Image.open(path) as image:
                 # JPEG can be decoded at a fraction of its size; twice the target leaves
                 # the antialiasing to the resize below
-                image.draft(None, (2 * size, 2 * size))
+                first = _sides(size)[0]
+                image.draft(None, (2 * first, 2 * first))
                 return to_rgb_square(image, size)
     except ImageError:
         raise
@@ -70,10 +76,11 @@ def prepare_image(image, size):
             float in [0, 1]; ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with 1 (grey),
             2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels. Where both readings are
             possible, arrays are channels-last and tensors channels-first
-        size: the side of the square, in pixels
+        size: the side of the square, in pixels; or several, through which the image
+            passes one after the other
 
     Returns:
-        a uint8 array of shape ``(size, size, 3)``
+        a uint8 array of shape ``(size, size, 3)``, of the last size
 
     Raises:
         ImageError: if the image's shape, type or value range is not one of these
@@ -110,13 +117,18 @@ def split_images(images):
 
 
 def to_rgb_square(image, size):
-    """Converts a PIL image to an upright uint8 RGB array of shape ``(size, size, 3)``."""
+    """Converts a PIL image to an upright uint8 RGB array of shape ``(size, size, 3)``; sizes as above."""
     image.load()
     image = ImageOps.exif_transpose(image)
     image = _to_rgb(image)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    for side in _sides(size):
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+def _sides(size):
+    return (size,) if isinstance(size, int) else tuple(size)
 
 
 def _check_file(path):

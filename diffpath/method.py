@@ -1,23 +1,27 @@
 """DiffPathV2: images in, features and heatmaps out (arXiv 2507.22692)."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from itertools import islice
 
 import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
 from .features import path_statistics, six_features, statistic_names
 from .images import prepare_image, split_images
-from .models import BUNDLED_MODEL, load_model
+from .memory import is_out_of_memory, release_memory
+from .models import BUNDLED_MODEL, Tiles, load_model
 from .options import MethodOptions
 from .ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
 HEATMAP_WINDOW = dict(window=7, sigma=None)
 
-# Noisy 32×32 images per forward pass: large enough to fill the device, small enough for
-# its memory and caches; scaled by the number of pixels
+# Noisy 32×32 images per forward pass of a network with 32 channels at full resolution: large
+# enough to fill the device, small enough for its memory and caches; scaled by both
 _MAX_EVALUATIONS = {"cpu": 160, "mps": 320, "cuda": 2560}
 
 
@@ -65,14 +69,18 @@ class DiffPathV2:
     order or the other images in it.
 
     Args:
-        model: ``"bundled"``, the path of a diffusers folder, or a
-            :class:`diffpath.models.NoisePredictor`
+        model: ``"bundled"``, the path of a diffusers folder, a hub id such as
+            ``"google/ddpm-cifar10-32"``, or a :class:`diffpath.models.NoisePredictor`
         preset: ``"default"`` or ``"paper"``
-        device: a torch device; by default CUDA, then MPS, then the CPU
+        device: a torch device; by default CUDA, then MPS, then the CPU. A list of them,
+            or their names separated by commas, splits the images among them
         dtype: the network's autocast type; by default the fastest that the device
             computes well. Errors, SSIM and sums are always float32
-        max_evaluations: at most this many noisy images enter one forward pass; by
-            default chosen by device and resolution
+        max_evaluations: at most this many noisy images, or tiles, enter one forward pass
+            of a device; by default chosen by device, resolution and network. Halved
+            where memory does not suffice
+        model_options: further arguments of :func:`diffpath.load_model`, such as
+            ``{"revision": "…"}`` or ``{"prediction_type": "epsilon"}``
         **options: the fields of :class:`diffpath.MethodOptions`
 
     Raises:
@@ -101,6 +109,7 @@ class DiffPathV2:
         device=None,
         dtype=None,
         max_evaluations=None,
+        model_options=None,
         **options,
     ):
         self.options = MethodOptions.from_preset(
@@ -111,27 +120,38 @@ class DiffPathV2:
             seed=seed,
             **options,
         )
-        self.predictor = load_model(model, device, dtype)
+        self.predictors = [load_model(model, each, dtype, **(model_options or {})) for each in _split_devices(device)]
+        self.predictor = self.predictors[0]
         self.resolution = self.options.resolution or self.predictor.resolution
-        multiple = self.predictor.resolution_multiple
-        if self.resolution % multiple or self.resolution < multiple:
-            lower = max(self.resolution // multiple, 1) * multiple
-            raise ModelError(
-                f"resolution must be a multiple of {multiple} for this model, got {self.resolution} "
-                f"(try {lower} or {lower + multiple})"
-            )
+        self._check_side("resolution", self.resolution)
+        self.tiles = self._cover()
         self.timesteps = spaced_timesteps(
             self.options.num_timesteps, self.options.timestep_range, self.predictor.num_train_timesteps
         )
+        self._check_timesteps()
         self.noise = noise_bank(
-            self.options.num_noise_draws, self.predictor.channels, self.resolution, self.options.seed
+            self.options.num_noise_draws, self.predictor.channels, self._network_side, self.options.seed
         )
         self.max_evaluations = max_evaluations or self._default_max_evaluations()
 
     @property
+    def sides(self):
+        """The sides of the squares that an image is resized to, one after the other, in pixels."""
+        return tuple(filter(None, (self.options.equalise_resampling, self.resolution)))
+
+    @property
     def images_per_pass(self):
-        """How many images one forward pass holds."""
-        return max(1, self.max_evaluations // self.options.evaluations_per_image)
+        """How many images are scored together."""
+        return self._images_per_device * len(self.predictors)
+
+    @property
+    def _images_per_device(self):
+        evaluations = self.options.evaluations_per_image * len(self.tiles or [None])
+        return max(1, self.max_evaluations // evaluations)
+
+    @property
+    def _network_side(self):
+        return self.resolution // self.predictor.space.factor
 
     def score_images(self, images):
         """Computes features, profiles, descriptors and heatmaps.
@@ -150,24 +170,49 @@ class DiffPathV2:
                 message names its position
         """
         images = iter(split_images(images))
-        results = []
-        while chunk := list(islice(images, self.images_per_pass)):
-            first = len(results) * self.images_per_pass
-            results.append(self._score_chunk(np.stack([self._prepare(x, first + i) for i, x in enumerate(chunk)])))
+        results, done = [], 0
+        several = len(self.predictors) > 1
+        with ThreadPoolExecutor(len(self.predictors)) if several else nullcontext() as pool:
+            while chunk := list(islice(images, self.images_per_pass)):
+                prepared = np.stack([self._prepare(x, done + i) for i, x in enumerate(chunk)])
+                done += len(chunk)
+                shares = np.array_split(prepared, min(len(self.predictors), len(chunk)))
+                results += (pool.map if several else map)(self._score_share, self.predictors, shares)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
     def _prepare(self, image, position):
         try:
-            return prepare_image(image, self.resolution)
+            return prepare_image(image, self.sides)
         except ValueError as error:
             raise type(error)(f"image {position}: {error}") from error
 
+    def _score_share(self, predictor, images):
+        """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
+        while True:
+            tried = self.max_evaluations
+            try:
+                parts = np.split(images, range(self._images_per_device, len(images), self._images_per_device))
+                return DiffPathResult.concatenate([self._score_chunk(predictor, part, tried) for part in parts])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if tried == 1:
+                    raise ModelError(
+                        f"one image at resolution {self.resolution} does not fit into the memory of "
+                        f"{predictor.device}; use a smaller resolution, tile or model"
+                    ) from error
+            # Outside of the handler, whose exception holds on to the tensors that were too many
+            self.max_evaluations = min(self.max_evaluations, tried // 2)
+            release_memory(predictor.device)
+
     @torch.inference_mode()
-    def _score_chunk(self, images):
-        options, device = self.options, self.predictor.device
+    def _score_chunk(self, predictor, images, max_evaluations):
+        options, device = self.options, predictor.device
         images = self._to_network_scale(torch.from_numpy(images).to(device))
         timesteps = self.timesteps.to(device)
-        path = compute_trajectory(self.predictor, images, timesteps, self.noise.to(device), self.max_evaluations)
+        path = compute_trajectory(
+            predictor, images, timesteps, self.noise.to(device), max_evaluations, tiles=self.tiles
+        )
 
         originals = images[:, None, None]
         window = dict(window=options.ssim_window, sigma=options.ssim_sigma)
@@ -182,9 +227,9 @@ class DiffPathV2:
             heatmaps = dissimilarity
         features = six_features(
             path.score_error,
-            timesteps / self.predictor.num_train_timesteps,
+            timesteps / predictor.num_train_timesteps,
             error_power=options.error_power,
-            weights=dissimilarity if options.ssim_weighting else None,
+            weights=self._at_network_side(dissimilarity) if options.ssim_weighting else None,
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
         statistics = path_statistics(
@@ -202,14 +247,49 @@ class DiffPathV2:
     def _to_network_scale(self, images):
         """uint8 ``(N, H, W, 3)`` to float32 ``(N, C, H, W)`` in [−1, 1]."""
         images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-        if self.predictor.channels == 1:
+        if self.predictor.image_channels == 1:
             red_green_blue = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
             images = (images * red_green_blue).sum(1, keepdim=True)
         return images
 
+    def _at_network_side(self, maps):
+        """Maps ``(N, D, T, H, W)`` of the image as means over what each of the network's pixels covers."""
+        factor = self.predictor.space.factor
+        return maps if factor == 1 else avg_pool2d(maps.flatten(0, 1), factor).unflatten(0, maps.shape[:2])
+
     def _default_max_evaluations(self):
         small_images = _MAX_EVALUATIONS.get(self.predictor.device.type, 160)
-        return max(1, small_images * 32**2 // self.resolution**2)
+        side = self.tiles.tile if self.tiles else self._network_side
+        return max(1, small_images * 32**3 // (side**2 * max(self.predictor.width, 32)))
+
+    def _check_side(self, name, side):
+        multiple = self.predictor.resolution_multiple
+        if side % multiple or side < multiple:
+            lower = max(side // multiple, 1) * multiple
+            nearest = f"try {lower} or {lower + multiple}"
+            raise ModelError(f"{name} must be a multiple of {multiple} for this model, got {side} ({nearest})")
+
+    def _cover(self):
+        tile, factor = self.options.tile, self.predictor.space.factor
+        if tile is None:
+            return None
+        self._check_side("tile", tile)
+        if tile > self.resolution:
+            raise ModelError(
+                f"tile must be at most the resolution, got {tile} of {self.resolution}; "
+                "pass a larger resolution, or no tile"
+            )
+        return Tiles(self._network_side, tile // factor, round(self.options.tile_overlap * tile / factor))
+
+    def _check_timesteps(self):
+        rows = self.timesteps.to(self.predictor.device)
+        for name in ("signal", "sigma"):
+            values = getattr(self.predictor.schedule, name)[rows]
+            if values.device.type != "meta" and (values == 0).any():
+                raise ModelError(
+                    f"at some timestep of timestep_range={self.options.timestep_range} this model has no "
+                    f"{'image left' if name == 'signal' else 'noise yet'}; use a range further inside of [0, 1]"
+                )
 
     def _empty_result(self):
         options, steps, side = self.options, self.options.num_timesteps, self.resolution
@@ -217,3 +297,9 @@ class DiffPathV2:
         length = 6 + steps * options.use_profile + statistics * options.use_statistics
         shapes = ((0, 6), (0, steps), (0, statistics), (0, length), (0, side, side))
         return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def _split_devices(device):
+    if isinstance(device, str):
+        return [name.strip() for name in device.split(",")]
+    return list(device) if isinstance(device, (list, tuple)) else [device]

@@ -48,6 +48,12 @@ class MethodOptions:
         seed: of the noise bank
         resolution: side of the square that images are resized to, in pixels; None for
             the model's own
+        tile: side of the overlapping tiles, in pixels, in which the network sees an image
+            of a larger ``resolution``; None for the whole image at once
+        tile_overlap: how much of a tile's side neighbours share, in [0, 0.5]
+        equalise_resampling: a side, in pixels, that every image is first brought to: what
+            images were resized from before then no longer tells them apart; None to leave
+            this out
     """
 
     preset: str = "default"
@@ -63,6 +69,9 @@ class MethodOptions:
     use_statistics: bool = True
     seed: int = 0
     resolution: int | None = None
+    tile: int | None = None
+    tile_overlap: float = 0.25
+    equalise_resampling: int | None = None
 
     @classmethod
     def from_preset(cls, preset="default", **options):
@@ -95,6 +104,10 @@ class MethodOptions:
             raise ValueError(f"ssim_window must be odd and at least 3, got {self.ssim_window}")
         if self.ssim_sigma is not None and self.ssim_sigma <= 0:
             raise ValueError(f"ssim_sigma must be positive, or None for a uniform window, got {self.ssim_sigma}")
+        if not 0 <= self.tile_overlap <= 0.5:
+            raise ValueError(f"tile_overlap must be a fraction of a tile in [0, 0.5], got {self.tile_overlap}")
+        if self.equalise_resampling is not None and self.equalise_resampling < 1:
+            raise ValueError(f"equalise_resampling must be a side in pixels, got {self.equalise_resampling}")
         if len(self.ssim_c) != 2 or min(self.ssim_c) <= 0:
             raise ValueError(f"ssim_c must be two positive constants (C1, C2), got {self.ssim_c}")
 

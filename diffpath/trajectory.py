@@ -3,14 +3,16 @@
 Symbols (DiffPathV2, arXiv 2507.22692, and DiffPath, arXiv 2405.11881), and their names
 in the code:
 
-    x₀                                      images           (N, C, H, W) in [−1, 1]
-    τ₁ < … < τ_T                            timesteps        (T,)
-    ᾱ_t                                     alphas_cumprod   (num_train_timesteps,)
-    ε ~ N(0, I)                             noise            (D, C, H, W)
-    x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε              noisy            (N, D, T, C, H, W)
-    ε̂ = model(x_t, t)                       predicted_noise  (N, D, T, C, H, W)
-    e_t = ε̂ − ε                             score_error      (N, D, T, C, H, W)
-    x̂₀ = (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t         reconstruction   (N, D, T, C, H, W), clipped
+    x₀                              images           (N, C, H, W) in [−1, 1]
+    τ₁ < … < τ_T                    timesteps        (T,)
+    ε ~ N(0, I)                     noise            (D, c, h, w)
+    x_t = a_t x₀ + σ_t ε            noisy            (N, D, T, c, h, w)
+    ε̂ = model(x_t, t)               predicted_noise  (N, D, T, c, h, w)
+    e_t = ε̂ − ε                     score_error      (N, D, T, c, h, w)
+    x̂₀ = (x_t − σ_t ε̂) / a_t        reconstruction   (N, D, T, C, H, W), clipped
+
+a_t = √ᾱ_t and σ_t = √(1−ᾱ_t) for most models. A latent model does all of this to the latent
+of x₀, c channels of h × w, and decodes the reconstruction; for others c, h, w are C, H, W.
 
 One bank of D noise draws is shared by all images and all timesteps: features then depend
 on nothing but the image, and the temporal derivative of e_t does not measure resampled
@@ -24,7 +26,12 @@ import torch
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Score errors and reconstructions of a batch, each ``(N, D, T, C, H, W)`` float32."""
+    """What a model makes of a batch, float32.
+
+    Attributes:
+        score_error: e ``(N, D, T, c, h, w)`` in the model's space
+        reconstruction: x̂₀ ``(N, D, T, C, H, W)``, images in [−1, 1]
+    """
 
     score_error: torch.Tensor
     reconstruction: torch.Tensor
@@ -65,34 +72,32 @@ def noise_bank(num_noise_draws, channels, resolution, seed):
     return torch.randn(num_noise_draws, channels, resolution, resolution, generator=generator)
 
 
-def compute_trajectory(predictor, images, timesteps, noise, max_evaluations):
+def compute_trajectory(predictor, images, timesteps, noise, max_evaluations, tiles=None):
     """Noises images at every timestep and compares predicted with true noise.
 
     Args:
         predictor: a :class:`diffpath.models.NoisePredictor`
         images: x₀, float32 ``(N, C, H, W)`` in [−1, 1]
         timesteps: τ, int64 ``(T,)``
-        noise: ε, float32 ``(D, C, H, W)``
-        max_evaluations: at most this many noisy images enter one forward pass
+        noise: ε, float32 ``(D, c, h, w)``
+        max_evaluations: at most this many noisy images, or tiles of them, enter one
+            forward pass
+        tiles: a :class:`diffpath.models.Tiles` of side h, or None for whole images
 
     Returns:
         a :class:`Trajectory`
     """
-    alphas = predictor.alphas_cumprod[timesteps].view(1, 1, -1, 1, 1, 1)
-    signal, spread = alphas.sqrt(), (1 - alphas).sqrt()
+    counts = len(images), len(noise), len(timesteps)
+    clean = predictor.encode(images, max_evaluations)
+    clean = clean[:, None, None].expand(*counts, *clean.shape[1:])
     noise = noise[None, :, None]
-    noisy = signal * images[:, None, None] + spread * noise
-
-    draws_and_images = noisy.shape[0] * noisy.shape[1]
-    predicted_noise = torch.cat(
-        [
-            predictor.predict_noise(chunk, chunk_timesteps)
-            for chunk, chunk_timesteps in zip(
-                noisy.flatten(0, 2).split(max_evaluations),
-                timesteps.repeat(draws_and_images).split(max_evaluations),
-            )
-        ]
-    ).view_as(noisy)
-
-    reconstruction = ((noisy - spread * predicted_noise) / signal).clamp_(-1, 1)
-    return Trajectory(predicted_noise - noise, reconstruction)
+    layout = dict(memory_format=torch.channels_last)  # the one that convolutions are fastest on
+    predicted = predictor.predict(
+        clean.flatten(0, 2).contiguous(**layout),
+        noise.expand(clean.shape).flatten(0, 2).contiguous(**layout),
+        timesteps.repeat(counts[0] * counts[1]),
+        max_evaluations=max_evaluations,
+        tiles=tiles,
+    )
+    reconstruction = predictor.decode(predicted.clean, max_evaluations)
+    return Trajectory(predicted.noise.unflatten(0, counts) - noise, reconstruction.unflatten(0, counts))

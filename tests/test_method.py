@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import reference
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 
 from diffpath import DiffPathV2, ImageError, ModelError
 from diffpath.features import six_features
 from diffpath.images import prepare_image
-from diffpath.models import NoisePredictor, load_model
+from diffpath.models import NoisePredictor, Schedule
 from diffpath.ssim import dissimilarity_map
 from diffpath.trajectory import compute_trajectory, spaced_timesteps
 
 STANDARD_C = (0.0004, 0.0036)
+BUNDLED_SCHEDULE = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
 
 
 def in_network_scale(method, images):
@@ -35,7 +37,7 @@ def predicted_noise(method, images):
 
 
 def alphas(method):
-    return method.predictor.alphas_cumprod.numpy()
+    return BUNDLED_SCHEDULE.numpy()
 
 
 def assert_results_close(a, b, rtol, atol=0.0):
@@ -112,8 +114,7 @@ def test_the_paper_preset_is_squared_weighted_and_six_dimensional(photos):
 @pytest.mark.parametrize("error_power", ["signed", "absolute", "squared"])
 @pytest.mark.parametrize("weighted", [True, False])
 def test_a_model_that_returns_the_true_noise_gives_zero_features(error_power, weighted, photos):
-    schedule = load_model(dtype="float32").alphas_cumprod
-    perfect = NoisePredictor(network=None, alphas_cumprod=schedule)
+    perfect = NoisePredictor(network=None, schedule=Schedule.variance_preserving(BUNDLED_SCHEDULE))
     method = DiffPathV2(perfect, error_power=error_power, ssim_weighting=weighted, num_noise_draws=2)
     images = in_network_scale(method, photos)
 
@@ -268,7 +269,7 @@ def test_a_bad_image_is_named_by_its_position(photos, method):
 
 def test_shapes_hold_on_the_meta_device():
     images = torch.empty(2, 3, 16, 16, device="meta")
-    schedule = torch.linspace(0.99, 0.01, 100)
+    schedule = Schedule.variance_preserving(torch.linspace(0.99, 0.01, 100))
     predictor = NoisePredictor(lambda noisy, timesteps: noisy.clone(), schedule, device="meta")
     timesteps = torch.empty(5, dtype=torch.long, device="meta")
     noise = torch.empty(4, 3, 16, 16, device="meta")
@@ -294,14 +295,15 @@ def test_every_prediction_type_recovers_the_true_noise(prediction_type):
     signal = schedule[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - schedule[timesteps]).sqrt().view(-1, 1, 1, 1)
     target = {"sample": clean, "v_prediction": signal * noise - spread * clean}[prediction_type]
-    predictor = NoisePredictor(lambda *_: target, schedule, prediction_type=prediction_type)
+    predictor = NoisePredictor(lambda *_: target, Schedule.variance_preserving(schedule, prediction_type))
     torch.testing.assert_close(
         predictor.predict_noise(signal * clean + spread * noise, timesteps), noise, rtol=1e-3, atol=1e-4
     )
 
 
 def test_learned_variances_are_dropped():
-    predictor = NoisePredictor(lambda x, t: torch.cat([x, x + 1], 1), torch.linspace(0.9, 0.1, 10))
+    schedule = Schedule.variance_preserving(torch.linspace(0.9, 0.1, 10))
+    predictor = NoisePredictor(lambda x, t: torch.cat([x, x + 1], 1), schedule)
     noisy = torch.ones(1, 3, 4, 4)
     torch.testing.assert_close(predictor.predict_noise(noisy, torch.tensor([3])), noisy)
 

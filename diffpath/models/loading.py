@@ -1,50 +1,72 @@
-"""Loads a diffusers model folder; the schedule is read from the checkpoint, never guessed."""
+"""Loads a model onto a device; schedule and prediction type are read from the checkpoint, never guessed."""
 
 import functools
-import hashlib
-import json
-from pathlib import Path
 
 import torch
 
 from ..errors import ModelError
+from ..model_cards import find_card
+from .folder import AUTOENCODERS, BUNDLED_MODEL, find_folder
+from .networks import Network, load_module, load_network
 from .predictor import NoisePredictor
-
-BUNDLED_MODEL = "bundled"
-_BUNDLED_FOLDER = Path(__file__).parent / "bundled"
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SCHEDULE_KEYS = ("num_train_timesteps", "beta_schedule", "prediction_type")
+from .schedule import VARIANCE_EXPLODING, read_schedule
+from .spaces import LatentSpace, PixelSpace
 
 
-def load_model(model=BUNDLED_MODEL, device=None, dtype=None):
+def load_model(
+    model=BUNDLED_MODEL,
+    device=None,
+    dtype=None,
+    *,
+    prediction_type=None,
+    latent_scaling=None,
+    class_label=None,
+    revision=None,
+    allow_pickle=False,
+    compile=False,
+):
     """Loads a pretrained diffusion model.
 
     Args:
-        model: ``"bundled"``, the path of a diffusers pipeline folder (``unet/`` with a
-            ``UNet2DModel`` in safetensors and ``scheduler/``), or a
-            :class:`NoisePredictor`, which is returned as it is
+        model: ``"bundled"``, the path of a diffusers folder, a hub id such as
+            ``"google/ddpm-cifar10-32"``, or a :class:`NoisePredictor`, which is
+            returned as it is
         device: a torch device; by default CUDA, then MPS, then the CPU
         dtype: the network's autocast type, a torch dtype or its name; by default
             bfloat16 (float16 on older GPUs) where the device computes it faster than
             float32, else float32
+        prediction_type: ``"epsilon"``, ``"sample"`` or ``"v_prediction"``, for a
+            scheduler that does not say it
+        latent_scaling: for an autoencoder that does not say its ``scaling_factor``
+        class_label: the class that a class-conditional ``UNet2DModel`` knows as "none"
+        revision: a hub branch, tag or commit; by default the main branch
+        allow_pickle: whether pickled weights may be read, as tensors only, where there
+            are no safetensors
+        compile: whether ``torch.compile`` compiles the network when it is first called
 
     Returns:
         a :class:`NoisePredictor`; loaded once per process for the same arguments
 
     Raises:
-        ModelError: if the folder is missing, incomplete or holds another architecture
+        ModelError: if the model is missing, incomplete, of another architecture, or
+            cannot be fetched
     """
+    given = dict(prediction_type=prediction_type, latent_scaling=latent_scaling, class_label=class_label)
+    given = {name: value for name, value in given.items() if value is not None}
     if isinstance(model, NoisePredictor):
         return model
-    folder = _BUNDLED_FOLDER if model == BUNDLED_MODEL else Path(model).expanduser().resolve()
+    folder = find_folder(model, revision=revision, allow_pickle=allow_pickle)
     device = resolve_device(device)
-    return _load_folder(folder, str(model), device, resolve_dtype(dtype, device))
+    return _load(folder, device, resolve_dtype(dtype, device), compile, tuple(given.items()))
 
 
 def resolve_device(device=None):
     """The given device, or the best one that this machine has."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ModelError(f"device must be one such as 'cpu', 'cuda:1' or 'mps', got {device!r}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -74,65 +96,98 @@ def _fast_dtype(device):
     return torch.float32
 
 
-@functools.lru_cache(maxsize=2)
-def _load_folder(folder, name, device, dtype):
-    from diffusers import DDPMScheduler, UNet2DModel
-
-    schedule = _read_schedule(folder, name)
-    config = _read_json(folder / "unet" / "config.json", name)
-    if config.get("_class_name") != "UNet2DModel":
-        raise ModelError(f"the network of model {name!r} must be a UNet2DModel, got {config.get('_class_name')}")
-    if config.get("in_channels") not in (1, 3) or not config.get("sample_size"):
-        raise ModelError(
-            f"unet/config.json of model {name!r} must give in_channels 1 or 3 and a sample_size, "
-            f"got {config.get('in_channels')} and {config.get('sample_size')}"
-        )
-    if not (folder / "unet" / _WEIGHTS).is_file():
-        raise ModelError(
-            f"model {name!r} has no unet/{_WEIGHTS}; save it with save_pretrained(safe_serialization=True)"
-        )
-
-    network = UNet2DModel.from_pretrained(
-        folder, subfolder="unet", use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+@functools.lru_cache(maxsize=4)
+def _load(folder, device, dtype, compile, given):
+    given = dict(given)
+    config = folder.read_json(folder.scheduler)
+    own = folder.own_config()
+    card = find_card(folder.name)
+    settings = card.settings if card else {}  # what is known of keys that a checkpoint leaves out
+    known = None if "prediction_type" in config else settings.get("prediction_type")
+    schedule = read_schedule(
+        config,
+        folder.name,
+        prediction_type=given.get("prediction_type", known),
+        timestep_scale=own.get("timestep_scale", 1),
     )
-    network = network.eval().requires_grad_(False).to(device)
+    network = load_network(folder, class_label=given.get("class_label", own.get("class_label")))
+    parts = [folder.network]
+    image_channels = network.channels
+    if autoencoder := folder.part(AUTOENCODERS):
+        parts.append(autoencoder)
+        scaling = given.get("latent_scaling", settings.get("latent_scaling"))
+        space, image_channels = _load_latent_space(folder, autoencoder, scaling)
+        space.autoencoder.to(device)
+    else:
+        space = PixelSpace(low=0.0 if config.get("_class_name") == VARIANCE_EXPLODING else -1.0)
+    if image_channels not in (1, 3):
+        raise ModelError(
+            f"model {folder.name!r} denoises {image_channels} channels, images have 1 or 3, and it has no autoencoder "
+            f"({' or '.join(AUTOENCODERS)}) in its folder; choose another model or give the whole pipeline"
+        )
+    if folder.part(["text_encoder"]) and "encoder_hidden_states" in network.extras:
+        parts.append(folder.part(["text_encoder"]))
+    try:
+        network = _place(network, device, compile)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"model {folder.name!r} does not fit into the memory of {device}; choose a smaller one"
+        ) from error
     return NoisePredictor(
-        lambda noisy, timesteps: network(noisy, timesteps, return_dict=False)[0],
-        DDPMScheduler.from_config(schedule).alphas_cumprod,
-        prediction_type=schedule["prediction_type"],
-        channels=config["in_channels"],
-        resolution=config["sample_size"],
-        resolution_multiple=2 ** (len(config["block_out_channels"]) - 1),
+        network,
+        schedule,
+        space=space,
+        channels=network.channels,
+        image_channels=image_channels,
+        resolution=network.sample_size * space.factor,
+        resolution_multiple=network.multiple * space.factor,
+        width=network.width,
         device=device,
         dtype=dtype,
-        name=name,
-        fingerprint=_fingerprint(folder),
+        name=folder.name,
+        revision=folder.revision,
+        fingerprint=folder.fingerprint(parts, given),
     )
 
 
-def _read_schedule(folder, name):
-    if not folder.is_dir():
+def _place(network, device, compile):
+    module = network.module.to(device)
+    if device.type == "cuda":
+        module = module.to(memory_format=torch.channels_last)
+    extras = {name: value.to(device) for name, value in network.extras.items()}
+    return Network(
+        torch.compile(module) if compile else module,
+        extras,
+        channels=network.channels,
+        sample_size=network.sample_size,
+        multiple=network.multiple,
+        width=network.width,
+    )
+
+
+def _load_latent_space(folder, part, scaling):
+    import diffusers
+
+    config = folder.read_json(part / "config.json")
+    kind = config.get("_class_name")
+    if kind not in ("AutoencoderKL", "VQModel"):
         raise ModelError(
-            f"model {name!r} is neither {BUNDLED_MODEL!r} nor a folder; give the path of a diffusers folder"
+            f"the autoencoder of model {folder.name!r} must be an AutoencoderKL or VQModel, got {kind}; "
+            "choose another model"
         )
-    schedule = _read_json(folder / "scheduler" / "scheduler_config.json", name)
-    for key in _SCHEDULE_KEYS:
-        if schedule.get(key) is None:
-            raise ModelError(f"scheduler/scheduler_config.json of model {name!r} does not say {key!r}; add the key")
-    return schedule
-
-
-def _read_json(path, name):
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    for key in ("block_out_channels", "in_channels"):
+        if not config.get(key):
+            raise ModelError(f"{part.name}/config.json of model {folder.name!r} does not say {key!r}; add the key")
+    said = config.get("scaling_factor")
+    if said is None and scaling is None:
         raise ModelError(
-            f"model {name!r} has no readable {path.parent.name}/{path.name}; give the path of a diffusers folder"
-        ) from error
-
-
-def _fingerprint(folder):
-    digest = hashlib.sha256()
-    for part in ("unet/config.json", f"unet/{_WEIGHTS}", "scheduler/scheduler_config.json"):
-        digest.update((folder / part).read_bytes())
-    return digest.hexdigest()[:16]
+            f"{part.name}/config.json of model {folder.name!r} does not say 'scaling_factor'; add the key, or pass "
+            "latent_scaling"
+        )
+    space = LatentSpace(
+        load_module(folder, part, getattr(diffusers, kind)),
+        factor=2 ** (len(config["block_out_channels"]) - 1),
+        scaling=scaling if said is None else said,
+        shift=config.get("shift_factor") or 0.0,
+    )
+    return space, config["in_channels"]

@@ -1,92 +1,167 @@
-"""The interface that the method sees of a diffusion model.
+"""The interface that the method sees of a diffusion model: clean image and timesteps in, predicted noise out.
 
-A network may predict the noise ε, the clean image x₀ or the velocity v; with
-x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε all three are the same statement:
-
-    ε̂ = (x_t − √ᾱ_t x̂₀) / √(1−ᾱ_t)        (prediction_type "sample")
-    ε̂ = √ᾱ_t v̂ + √(1−ᾱ_t) x_t              (prediction_type "v_prediction")
+A model is a network, the schedule of noise levels that it was trained with, and the space in
+which it diffuses; :class:`NoisePredictor` puts the three together. See
+:mod:`diffpath.models.schedule` for the symbols.
 """
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 
-from ..errors import ModelError
+from .schedule import Schedule
+from .spaces import PixelSpace
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of noised images, each float32 ``(N, c, h, w)`` in the model's space.
+
+    Attributes:
+        noise: ε̂
+        clean: x̂₀, the reconstruction; :meth:`NoisePredictor.decode` makes an image of it
+    """
+
+    noise: torch.Tensor
+    clean: torch.Tensor
 
 
 class NoisePredictor:
-    """A network with its schedule.
+    """A diffusion model.
 
     Args:
-        network: a callable ``(noisy, timesteps) -> prediction`` on ``(N, C, H, W)`` and
-            ``(N,)``; a prediction with 2 C channels carries learned variances, which are
+        network: a callable ``(inputs, conditioning) -> output`` on ``(N, c, h, w)`` and
+            ``(N,)``; channels of the output beyond c carry learned variances and are
             dropped
-        alphas_cumprod: ᾱ for every training timestep, ``(num_train_timesteps,)``
-        prediction_type: one of ``PREDICTION_TYPES``
-        channels: image channels C, 3 (RGB) or 1 (grey)
-        resolution: the side of the images that the network was trained on, in pixels
-        resolution_multiple: the network accepts sides that are multiples of this
+        schedule: a :class:`diffpath.models.Schedule`; a tensor is ᾱ per timestep of a
+            network that predicts ε
+        space: a ``PixelSpace`` or ``LatentSpace``
+        channels: c, what the network denoises: image channels or latent channels
+        image_channels: 3 (RGB) or 1 (grey); None where it is ``channels``
+        resolution: the side of the images that the model was trained on, in pixels
+        resolution_multiple: the model accepts sides that are multiples of this
+        width: channels at the network's full resolution: how much memory an evaluation takes
         device: where the network lies
         dtype: autocast type of the network's forward pass; ``torch.float32`` for none
         name: what the user called the model
+        revision: the hub commit that it was loaded from, or None
         fingerprint: a hash of weights and configuration
     """
 
     def __init__(
         self,
         network,
-        alphas_cumprod,
+        schedule,
         *,
-        prediction_type="epsilon",
+        space=None,
         channels=3,
+        image_channels=None,
         resolution=32,
         resolution_multiple=1,
+        width=32,
         device="cpu",
         dtype=torch.float32,
         name="custom",
+        revision=None,
         fingerprint="",
     ):
-        if prediction_type not in PREDICTION_TYPES:
-            raise ModelError(
-                f"prediction_type must be one of {', '.join(PREDICTION_TYPES)} for {name}, got {prediction_type!r}"
-            )
         self.network = network
         self.device = torch.device(device)
         self.dtype = dtype
-        self.alphas_cumprod = torch.as_tensor(alphas_cumprod, dtype=torch.float32, device=self.device)
-        self.prediction_type = prediction_type
+        if not isinstance(schedule, Schedule):
+            schedule = Schedule.variance_preserving(schedule)
+        self.schedule = schedule.to(self.device)
+        self.space = space or PixelSpace()
         self.channels = channels
+        self.image_channels = image_channels or channels
         self.resolution = resolution
         self.resolution_multiple = resolution_multiple
+        self.width = width
         self.name = name
+        self.revision = revision
         self.fingerprint = fingerprint
 
     @property
     def num_train_timesteps(self):
-        return len(self.alphas_cumprod)
+        return len(self.schedule)
 
-    @torch.inference_mode()
-    def predict_noise(self, noisy, timesteps):
-        """Predicts the noise in noisy images.
+    @property
+    def alphas_cumprod(self):
+        """ᾱ ``(num_train_timesteps,)`` of a variance-preserving model, else None."""
+        return self.schedule.alphas_cumprod
+
+    def encode(self, images, max_evaluations=None):
+        """Images ``(N, C, H, W)`` in [−1, 1] to clean samples x₀ ``(N, c, h, w)`` of the model's space."""
+        return self._by_parts(self.space.encode, images, max_evaluations)
+
+    def decode(self, clean, max_evaluations=None):
+        """Samples of the model's space to images ``(N, C, H, W)``, clipped to [−1, 1]."""
+        return self._by_parts(self.space.decode, clean, max_evaluations).clamp(-1, 1)
+
+    def add_noise(self, clean, noise, timesteps):
+        """x_t = a_t x₀ + σ_t ε.
 
         Args:
-            noisy: x_t, float32 ``(N, C, H, W)``
-            timesteps: t, int64 ``(N,)``
+            clean: x₀, float32 ``(N, c, h, w)``
+            noise: ε, likewise
+            timesteps: t, int64 ``(N,)``, rows of the schedule
+        """
+        return self._at(self.schedule.signal, timesteps) * clean + self._at(self.schedule.sigma, timesteps) * noise
+
+    @torch.inference_mode()
+    def predict(self, clean, noise, timesteps, *, max_evaluations=None, tiles=None):
+        """Noises clean samples and says what the noise was and what the clean sample.
+
+        Args:
+            clean: x₀, float32 ``(N, c, h, w)``, from :meth:`encode`
+            noise: ε, likewise
+            timesteps: t, int64 ``(N,)``, rows of the schedule
+            max_evaluations: at most this many samples, or tiles, enter one forward pass
+            tiles: a :class:`diffpath.models.tiles.Tiles` of side h, or None for whole images
 
         Returns:
-            ε̂, float32 ``(N, C, H, W)``
+            a :class:`Prediction`
         """
-        exact = self.dtype == torch.float32  # without autocast, which not every device knows
-        with nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
-            prediction = self.network(noisy, timesteps)
-        prediction = prediction[:, : self.channels].float()
+        noisy = self.add_noise(clean, noise, timesteps)
+        predicted = self.predict_noise(noisy, timesteps, max_evaluations=max_evaluations, tiles=tiles)
+        sigma, signal = self._at(self.schedule.sigma, timesteps), self._at(self.schedule.signal, timesteps)
+        return Prediction(predicted, (noisy - sigma * predicted) / signal)
 
-        if self.prediction_type == "epsilon":
-            return prediction
-        signal = self.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
-        spread = (1 - self.alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
-        if self.prediction_type == "sample":
-            return (noisy - signal * prediction) / spread
-        return signal * prediction + spread * noisy
+    @torch.inference_mode()
+    def predict_noise(self, noisy, timesteps, *, max_evaluations=None, tiles=None):
+        """The part of :meth:`predict` that asks the network: x_t ``(N, c, h, w)`` to ε̂, likewise."""
+        inputs = self._at(self.schedule.input_scale, timesteps) * noisy
+        conditioning = self.schedule.conditioning[timesteps]
+        most = max_evaluations or len(inputs) * len(tiles or [None])
+        if tiles is None:
+            output = self._evaluate(inputs, conditioning, most)
+        else:
+            at_once = max(1, most // len(tiles))  # not all images' tiles lie in memory together
+            output = torch.cat(
+                [
+                    tiles.blend(self._evaluate(tiles.cut(part), times.repeat_interleave(len(tiles)), most))
+                    for part, times in zip(inputs.split(at_once), conditioning.split(at_once))
+                ]
+            )
+        from_noisy = self._at(self.schedule.noise_from_noisy, timesteps)
+        return from_noisy * noisy + self._at(self.schedule.noise_from_output, timesteps) * output
+
+    def _evaluate(self, inputs, conditioning, most):
+        """The network's output without learned variances, in float32."""
+        exact = self.dtype == torch.float32  # without autocast, which not every device knows
+        outputs = []
+        for part, times in zip(inputs.split(most), conditioning.split(most)):
+            with nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
+                outputs.append(self.network(part, times)[:, : self.channels].float())
+        return torch.cat(outputs)
+
+    def _by_parts(self, function, samples, max_evaluations):
+        if self.space.factor == 1:
+            return function(samples)
+        # An autoencoder works at full resolution, a network at 1 / factor of it
+        most = max(1, (max_evaluations or len(samples)) // self.space.factor**2)
+        return torch.cat([function(part) for part in samples.split(most)])
+
+    def _at(self, row, timesteps):
+        return row[timesteps].view(-1, 1, 1, 1)

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models.loading import BUNDLED_MODEL, resolve_device, resolve_dtype
+from ..models.folder import find_folder
+from ..models.loading import load_model, resolve_device, resolve_dtype
 from ..models.predictor import NoisePredictor
+from ..models.schedule import Schedule
 from .config import NETWORK, SCHEDULE
 
 _CHECKPOINT = "checkpoint.pt"
@@ -65,8 +67,7 @@ class Trainer:
         """The averaged network as the method sees it."""
         return NoisePredictor(
             lambda noisy, timesteps: self.average(noisy, timesteps, return_dict=False)[0],
-            self._alphas_cumprod,
-            prediction_type=self.scheduler.config.prediction_type,
+            Schedule.variance_preserving(self._alphas_cumprod, self.scheduler.config.prediction_type),
             resolution=self.config.data.resolution,
             device=self.device,
             dtype=self.dtype,
@@ -213,11 +214,9 @@ def build_network(config):
 def _load_start(config):
     from diffusers import DDPMScheduler, UNet2DModel
 
-    from ..models import loading
-
     start = config.training.start_from
-    folder = loading._BUNDLED_FOLDER if start == BUNDLED_MODEL else Path(start)
-    loading.load_model(start, "cpu", "float32")  # says what is wrong with the folder
+    folder = find_folder(start).path
+    load_model(start, "cpu", "float32")  # says what is wrong with the folder
     network = UNet2DModel.from_pretrained(
         folder, subfolder="unet", use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
     )
