@@ -1,0 +1,87 @@
+"""Compares base models on the development sets: which architecture, which training pictures?
+
+Takes diffusers folders, or folders that ``python -m diffpath train`` writes, and prints a row
+of Markdown for each: what its training cost, its held-out loss, and the default preset's AUROC
+over all ordered pairs. Run it from the project's folder::
+
+    python -m benchmarks.training bundled training/runs/*/model
+
+An image's descriptor is kept in the benchmark's cache under the model's fingerprint.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffpath import AnomalyDetector, DiffPathV2, load_model
+
+from .accuracy.datasets import DEVELOPMENT, load_set, split
+from .accuracy.evaluations import cached
+from .accuracy.protocol import SEEDS, run_pairs, summary
+
+COUNT = 160  # of each set: half to fit, three tenths to test
+HEADER = "| model | parameters | steps | processor | held-out loss | AUROC | without clothing | minimum | worst pair |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="bundled, or diffusers folders")
+    parser.add_argument("--count", type=int, default=COUNT, help="images of each set")
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(HEADER, "|" + "---|" * HEADER.count(" |"), sep="\n", flush=True)
+    rows = {}
+    for model in arguments.models:
+        rows[name_of(model)] = row = measure(model, arguments.count)
+        print(line(name_of(model), row), flush=True)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def name_of(model):
+    path = Path(model)
+    return path.parent.name if path.name == "model" else path.name
+
+
+def measure(model, count):
+    """The training's own metrics, where the folder has them, and the accuracy over the pairs."""
+    method = DiffPathV2(load_model(model, "cpu", "float32"))
+    sets = {name: load_set(name) for name in DEVELOPMENT}
+    features = {name: descriptors(method, made.images[:count]) for name, made in sets.items()}
+    splits = {(name, seed): split(made.sources[:count], seed) for name, made in sets.items() for seed in SEEDS}
+    results = run_pairs(features, splits, lambda seed: AnomalyDetector(random_state=seed), list(sets))
+    path = Path(model) / "metrics.json"
+    training = json.loads(path.read_text()) if path.is_file() else {}
+    elsewhere = {pair: runs for pair, runs in results.items() if "clothing" not in pair}
+    return {"training": training, "pairs": summary(results), "without_clothing": summary(elsewhere)}
+
+
+def descriptors(method, images):
+    """The default preset's descriptor of a set, ``(N, D)``."""
+    key = (method.predictor.fingerprint, repr(method.options), images)
+    return cached("descriptors", key, lambda: method.score_images(images).descriptor)
+
+
+def line(name, row):
+    """A row of the Markdown table."""
+    training, pairs = row["training"], row["pairs"]
+    cost = "| – | – | – | – "
+    if training:
+        loss = f"{np.mean(training['held_out_loss']):.3f}"
+        cost = (
+            f"| {training['parameters'] / 1e6:.2f} M | {training['steps']:,} × "
+            f"{training['images_seen'] // max(1, training['steps'])} | {training['cpu_seconds']:.0f} s | {loss} "
+        )
+    return (
+        f"| {name} {cost}| {pairs['average']:.3f} ± {pairs['spread']:.3f} | {row['without_clothing']['average']:.3f} "
+        f"| {pairs['minimum']:.3f} | {pairs['worst_pair'][0]} / {pairs['worst_pair'][1]} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
