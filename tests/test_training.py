@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import diffpath
@@ -27,6 +31,21 @@ TINY = dict(
     attention_head_dim=8,
 )
 SIDE = 16
+METRICS = dict(
+    steps=1,
+    parameters=1,
+    training_loss=1.0,
+    timesteps=[0],
+    held_out_loss=[0.5],
+    linear_loss=None,
+    cpu_seconds=1.0,
+    seconds=1.0,
+    device="cpu",
+    dtype="float32",
+    seed=0,
+    command="c",
+    revision="r",
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +144,45 @@ def test_a_damaged_picture_falls_out(pictures, tmp_path):
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:200])
     crops = load_crops(configuration(folder, tmp_path, crops=90).data, 0, quiet)
     assert 70 <= len(crops.train) <= 90 and crops.train.shape[1:] == (SIDE, SIDE, 3)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="packages are Debian's")
+def test_pictures_are_gathered_from_packages_without_maps_icons_and_smaller_sizes(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    game, wallpapers = "usr/share/games/supertuxkart/data", "usr/share/wallpapers/Kay/contents/images"
+    build_package(
+        tmp_path / "supertuxkart-data_1_all.deb",
+        {f"{game}/textures/grass.png": noise, f"{game}/tracks/a/rock_normal.png": noise}
+        | {f"{game}/textures/icon.png": noise.resize((16, 16)), f"{game}/gui/menu.png": noise},
+    )
+    build_package(
+        tmp_path / "plasma-workspace-wallpapers_1_all.deb",
+        {f"{wallpapers}/5120x2880.png": noise, f"{wallpapers}/1080x1920.png": noise.resize((64, 64))},
+    )
+    command = [sys.executable, ROOT / "training" / "gather_pictures.py", tmp_path / "out", "--packages", tmp_path]
+    command += ["--only", "textures", "plasma-wallpapers"]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = (tmp_path / "out" / "SOURCES.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [
+        ["textures/textures/grass.png", "supertuxkart-data_1_all.deb"],
+        ["plasma-wallpapers/Kay.png", "plasma-workspace-wallpapers_1_all.deb"],
+    ]
+    with Image.open(tmp_path / "out" / "plasma-wallpapers" / "Kay.png") as image:
+        assert image.size == (128, 128)
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert again.stdout.splitlines() == ["textures: already there", "plasma-wallpapers: already there"]
+
+
+def build_package(path, images):
+    root = path.with_suffix("")
+    for name, image in images.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / name)
+    (root / "DEBIAN").mkdir()
+    name = path.name.split("_")[0]
+    control = f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: none <n@example.org>\nDescription: test\n"
+    (root / "DEBIAN" / "control").write_text(control)
+    subprocess.run(["dpkg-deb", "--build", str(root), str(path)], check=True, capture_output=True)
 
 
 # The linear baseline
@@ -355,6 +413,13 @@ def test_training_starts_from_the_bundled_weights(pictures, tmp_path):
     assert torch.allclose(trainer.predictor.predict_noise(x, t), expected, atol=1e-4)
 
 
+def test_a_card_names_no_folder_of_the_machine(pictures, tmp_path):
+    config = configuration(pictures, tmp_path, network={}, start_from=str(tmp_path / "earlier"))
+    crops = load_crops(config.data, 0, quiet)
+    card = model_card(config, crops, METRICS)
+    assert "from the weights of earlier" in card and str(tmp_path) not in card and str(pictures.parent) not in card
+
+
 def test_a_grid_shows_every_image(tmp_path):
     images = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (10, 60, 110, 160, 210)])
     write_grid(images, tmp_path / "grid.png", gap=1, zoom=3)
@@ -368,11 +433,7 @@ def test_the_card_says_where_no_baseline_could_be_computed(pictures, tmp_path):
     crops = load_crops(config.data, 0, quiet)
     wide = dataclasses.replace(crops, train=np.zeros((2, 64, 64, 3), np.uint8))
     assert linear_baseline(wide, [0.5]) is None
-    metrics = dict(
-        steps=1, parameters=1, training_loss=1.0, timesteps=[0], held_out_loss=[0.5], linear_loss=None, cpu_seconds=1.0,
-        seconds=1.0, device="cpu", dtype="float32", seed=0, command="c", revision="r",
-    )  # fmt: skip
-    assert "| 0 | 0.5000 | – |" in model_card(config, crops, metrics)
+    assert "| 0 | 0.5000 | – |" in model_card(config, crops, METRICS)
 
 
 # The configuration

@@ -25,11 +25,11 @@ _FINER = 4  # times finer than the crop: exact to a grey level or two, and large
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops as uint8 ``(N, side, side, 3)``; ``files`` says how many pictures each part came from."""
+    """Crops as uint8 ``(N, side, side, 3)``; ``files`` holds, for each folder, the counts of pictures and crops."""
 
     train: np.ndarray
     held_out: np.ndarray
-    files: dict
+    files: list
     fingerprint: str
 
 
@@ -54,7 +54,7 @@ def load_crops(data, seed, log=print):
         with np.load(path) as stored:
             return Crops(stored["train"], stored["held_out"], json.loads(str(stored["files"])), fingerprint)
 
-    train, held_out, files = [], [], {}
+    train, held_out, files = [], [], []
     total = sum(folder.crops for folder in data.folders)
     for number, (folder, (kept, left_out)) in enumerate(zip(data.folders, sources)):
         log(f"{folder.path}: {folder.crops} crops of {len(kept)} pictures, {len(left_out)} pictures held out")
@@ -62,7 +62,7 @@ def load_crops(data, seed, log=print):
         rng = np.random.default_rng([seed, number])
         train.append(_draw(kept, folder, folder.crops, data.resolution, rng))
         held_out.append(_draw(left_out, folder, measured, data.resolution, rng))
-        files[folder.path] = {"train": len(kept), "held out": len(left_out), "crops": len(train[-1])}
+        files.append({"train": len(kept), "held out": len(left_out), "crops": len(train[-1])})
     crops = Crops(np.concatenate(train), np.concatenate(held_out), files, fingerprint)
 
     path.parent.mkdir(parents=True, exist_ok=True)

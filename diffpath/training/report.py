@@ -172,14 +172,14 @@ def model_card(config, crops, metrics):
     sources = [
         f"| {folder.source or Path(folder.path).name} | {files['train']} | {files['held out']} | {files['crops']} | "
         f"{folder.smallest} px – {folder.largest:g} | {folder.licence or 'not given'} |"
-        for folder, files in zip(config.data.folders, crops.files.values())
+        for folder, files in zip(config.data.folders, crops.files)
     ]
     baseline = metrics["linear_loss"] or [None] * len(metrics["timesteps"])
     losses = [
         f"| {t} | {network:.4f} | {f'{linear:.4f}' if linear is not None else '–'} |"
         for t, network, linear in zip(metrics["timesteps"], metrics["held_out_loss"], baseline)
     ]
-    start = f", from the weights of {config.training.start_from}" if config.training.start_from else ""
+    start = f", from the weights of {Path(config.training.start_from).name}" if config.training.start_from else ""
     lines = [
         "---\nlicense: other\nlibrary_name: diffusers\n---\n",
         "# A diffusion model for diffpath\n",
@@ -214,6 +214,7 @@ def _shown(config):
     content = config.to_dict()
     content.pop("output")
     content["data"].pop("cache")
+    content["training"]["start_from"] = Path(content["training"]["start_from"]).name
     for folder in content["data"]["folders"]:
         folder["path"] = Path(folder["path"]).name
     return content

@@ -10,6 +10,7 @@ checkpoint needs no generator's state and a resumed run repeats the uninterrupte
 import copy
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ class Trainer:
         images, noise, timesteps = self._batch()
         alphas = self._alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = alphas.sqrt() * images + (1 - alphas).sqrt() * noise
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        exact = self.dtype == torch.float32  # without autocast, which not every device knows
+        with nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
             prediction = self._forward(noisy, timesteps, return_dict=False)[0]
         loss = (prediction.float() - self._target(images, noise, alphas)).square().mean()
         self.optimizer.zero_grad()
