@@ -16,13 +16,19 @@ _HOMES = {
     "ImageError": "errors",
     "MethodOptions": "options",
     "ModelError": "errors",
+    "Reference": "reference",
+    "ReferenceSetError": "errors",
     "compute_diffpath": "dataset",
     "delete_diffpath": "dataset",
+    "evaluate_diffpath": "dataset",
     "get_diffpath_info": "dataset",
     "list_diffpath_runs": "dataset",
     "load_diffpath_view": "dataset",
     "rename_diffpath": "dataset",
     "load_model": "models",
+    "load_reference": "reference",
+    "set_diffpath_threshold": "dataset",
+    "update_diffpath": "dataset",
 }
 
 __all__ = list(_HOMES)

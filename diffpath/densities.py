@@ -1,32 +1,40 @@
 """Densities of standardised reference descriptors: one interface, three models.
 
-A density is fitted on ``Z (n, d)``, a standardised descriptor, and
-``log_density(Z)`` gives float64 ``(n,)``, lower for what is less typical.
+A density is fitted on ``Z (n, d)``, a standardised descriptor, by its ``fit``.
+``log_density(Z)`` gives float64 ``(n,)``, lower for what is less typical; ``arrays()`` gives
+all that it needs for that, by name, and ``from_arrays`` takes it back.
 """
 
 import numpy as np
-from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.mixture import GaussianMixture
 
-# A larger reference is thinned to this many kernels, to bound the time of scoring
+# A larger reference is thinned to this many samples, to bound the time of fitting and scoring
 MAX_KERNELS = 5000
-_CHUNK_ENTRIES = 2**22
-_TRIM_STEPS = 3
+COVARIANCE_TYPES = ("full", "tied", "diag")
+_CHUNK_ENTRIES = 2**20  # about the size of a processor's cache
+_CONCENTRATION_STEPS = 3
 _ROBUST_TRIM = 0.25
 _TINY_VARIANCE = 1e-6
 
 
 class Whitening:
-    """The affine map after which a sample has mean zero and the identity as its shrunk covariance."""
+    """An affine map; :meth:`fit` gives the one to mean zero and the identity as shrunk covariance.
 
-    def __init__(self, Z):
+    The covariance is shrunk as by Ledoit and Wolf (2004): well conditioned with fewer
+    samples than dimensions.
+    """
+
+    def __init__(self, centre, matrix):
+        self.centre, self.matrix = centre, matrix
+        self.log_det = np.linalg.slogdet(matrix)[1]
+
+    @classmethod
+    def fit(cls, Z):
         covariance, _ = ledoit_wolf(Z)
         variances, axes = np.linalg.eigh(covariance)
         floor = _TINY_VARIANCE * max(variances[-1], 1e-6)
-        self.centre, self.matrix = Z.mean(axis=0), axes / np.sqrt(np.maximum(variances, floor))
-        self.log_det = np.linalg.slogdet(self.matrix)[1]
+        return cls(Z.mean(axis=0), axes / np.sqrt(np.maximum(variances, floor)))
 
     def __call__(self, Z):
         return (Z - self.centre) @ self.matrix
@@ -35,75 +43,134 @@ class Whitening:
         """Squared Mahalanobis distances, ``(n,)``."""
         return np.square(self(Z)).sum(axis=1)
 
+    def arrays(self):
+        return {"centre": self.centre, "matrix": self.matrix}
+
 
 class KernelDensity:
     """Gaussian kernels around the reference, in the axes of its shrunk covariance.
 
-    The descriptor is whitened with the covariance of Ledoit and Wolf, which is well
-    conditioned with fewer samples than dimensions. The bandwidth is Scott's,
-    ``n ** (-1 / (d + 4))``, times ``bandwidth``.
+    The bandwidth is Scott's, ``n ** (-1 / (d + 4))``, times ``bandwidth``.
     """
 
-    def __init__(self, Z, *, bandwidth=1.0, random_state=0):
-        self.whiten = Whitening(Z)
-        kernels = self.whiten(Z)
-        if len(kernels) > MAX_KERNELS:
-            chosen = np.random.default_rng(random_state).choice(len(kernels), MAX_KERNELS, replace=False)
-            kernels = kernels[np.sort(chosen)]
-        self.kernels = kernels
+    def __init__(self, whiten, kernels, width):
+        self.whiten, self.kernels, self.width = whiten, kernels, float(width)
         count, dimensions = kernels.shape
-        self.width = bandwidth * count ** (-1 / (dimensions + 4))
-        self._log_norm = np.log(count) + dimensions * np.log(self.width * np.sqrt(2 * np.pi)) - self.whiten.log_det
+        self._log_norm = np.log(count) + dimensions * np.log(self.width * np.sqrt(2 * np.pi)) - whiten.log_det
+        # −½ |z − k|² = z·k − ½ |k|² − ½ |z|², of which the first two terms are one product
+        scaled = kernels / self.width
+        self._factors = np.vstack([scaled.T, -0.5 * np.square(scaled).sum(axis=1)])
+
+    @classmethod
+    def fit(cls, Z, *, bandwidth=1.0, random_state=0, **_):
+        whiten = Whitening.fit(Z)
+        kernels = whiten(_thin(Z, random_state))
+        count, dimensions = kernels.shape
+        return cls(whiten, kernels, bandwidth * count ** (-1 / (dimensions + 4)))
 
     def log_density(self, Z):
-        white = self.whiten(Z)
+        log_sums = np.empty(len(Z))
         size = max(1, _CHUNK_ENTRIES // len(self.kernels))
-        parts = [self._log_kernel_mean(white[k : k + size]) for k in range(0, len(white), size)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        for start in range(0, len(Z), size):
+            part = slice(start, start + size)
+            scaled = self.whiten(Z[part]) / self.width
+            exponents = np.column_stack([scaled, np.ones(len(scaled))]) @ self._factors
+            highest = exponents.max(axis=1)
+            exponents -= highest[:, None]
+            np.exp(exponents, out=exponents)
+            log_sums[part] = np.log(exponents.sum(axis=1)) + highest - 0.5 * np.square(scaled).sum(axis=1)
+        return log_sums - self._log_norm
 
-    def _log_kernel_mean(self, white):
-        exponent = euclidean_distances(white, self.kernels, squared=True) / (-2 * self.width**2)
-        return logsumexp(exponent, axis=1) - self._log_norm
+    def arrays(self):
+        return {**self.whiten.arrays(), "kernels": self.kernels, "width": np.array(self.width)}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        return cls(Whitening(arrays["centre"], arrays["matrix"]), arrays["kernels"], arrays["width"])
 
 
 class Mixture:
-    """A Gaussian mixture; the number of components has the least Bayesian information criterion.
+    """A Gaussian mixture; number and shape of its components have the least Bayesian information criterion.
 
-    At most one component per ten samples and, beyond the first, per ten times d samples,
-    so that small references stay with a single Gaussian.
+    At most one component per ten samples; more are tried as long as the criterion falls.
     """
 
-    def __init__(self, Z, *, max_components=5, covariance_floor=0.01, random_state=0):
-        most = max(1, min(max_components, len(Z) // (10 * Z.shape[1]) + 1, len(Z) // 10))
-        fits = [
-            GaussianMixture(count, reg_covar=covariance_floor, random_state=random_state, max_iter=200).fit(Z)
-            for count in range(1, most + 1)
-        ]
-        self.mixture = min(fits, key=lambda mixture: mixture.bic(Z))
+    def __init__(self, mixture):
+        self.mixture = mixture
+
+    @classmethod
+    def fit(cls, Z, *, max_components=5, covariance_floor=0.01, random_state=0, **_):
+        Z = _thin(Z, random_state)
+        options = dict(reg_covar=covariance_floor, random_state=random_state, max_iter=200)
+        best = []
+        for shape in COVARIANCE_TYPES:
+            fits = []
+            for count in range(1, max(1, min(max_components, len(Z) // 10)) + 1):
+                mixture = GaussianMixture(count, covariance_type=shape, **options).fit(Z)
+                fits.append((mixture.bic(Z), mixture))
+                if count > 1 and fits[-1][0] > fits[-2][0]:
+                    break
+            best.append(min(fits, key=lambda fit: fit[0]))
+        return cls(min(best, key=lambda fit: fit[0])[1])
 
     def log_density(self, Z):
         return self.mixture.score_samples(Z)
+
+    def arrays(self):
+        names = ("weights_", "means_", "covariances_", "precisions_cholesky_")
+        return {
+            "covariance_type": np.array(COVARIANCE_TYPES.index(self.mixture.covariance_type)),
+            **{name: getattr(self.mixture, name) for name in names},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        arrays = dict(arrays)
+        shape = COVARIANCE_TYPES[int(arrays.pop("covariance_type"))]
+        mixture = GaussianMixture(len(arrays["weights_"]), covariance_type=shape)
+        for name, array in arrays.items():
+            setattr(mixture, name, array)
+        return cls(mixture)
 
 
 class RobustGaussian:
     """One Gaussian of the central three quarters: half the squared Mahalanobis distance, and a constant."""
 
-    def __init__(self, Z):
-        self.whiten = Whitening(Z[central_part(Z, _ROBUST_TRIM)])
+    def __init__(self, whiten):
+        self.whiten = whiten
+
+    @classmethod
+    def fit(cls, Z, *, trim=0.0, **_):
+        # A reference that the detector has trimmed is not trimmed again
+        return cls(Whitening.fit(Z if trim else Z[central_part(Z)]))
 
     def log_density(self, Z):
         log_norm = Z.shape[1] / 2 * np.log(2 * np.pi) - self.whiten.log_det
         return -0.5 * self.whiten.squared_distance(Z) - log_norm
 
+    def arrays(self):
+        return self.whiten.arrays()
 
-def central_part(Z, trim):
-    """Indices of the 1 − trim share with the least Mahalanobis distance, by concentration steps."""
-    kept = np.arange(len(Z))
-    size = max(2, int(np.ceil((1 - trim) * len(Z))))
-    if size == len(Z):
-        return kept
+    @classmethod
+    def from_arrays(cls, arrays):
+        return cls(Whitening(arrays["centre"], arrays["matrix"]))
+
+
+DENSITIES = {"kde": KernelDensity, "gmm": Mixture, "mahalanobis": RobustGaussian}
+
+
+def central_part(Z):
+    """Indices of the three quarters with the least Mahalanobis distance, by concentration steps."""
+    size = max(2, int(np.ceil((1 - _ROBUST_TRIM) * len(Z))))
     distance = np.square(Z).sum(axis=1)
-    for _ in range(_TRIM_STEPS):
+    for _ in range(_CONCENTRATION_STEPS):
         kept = np.argsort(distance, kind="stable")[:size]
-        distance = Whitening(Z[kept]).squared_distance(Z)
+        distance = Whitening.fit(Z[kept]).squared_distance(Z)
     return np.sort(kept)
+
+
+def _thin(Z, random_state):
+    if len(Z) <= MAX_KERNELS:
+        return Z
+    chosen = np.random.default_rng(random_state).choice(len(Z), MAX_KERNELS, replace=False)
+    return Z[np.sort(chosen)]

@@ -1,6 +1,6 @@
 """Errors that diffpath raises on purpose.
 
-Both are ``ValueError``: the message is one sentence that names the thing, its
+All are ``ValueError``: the message is one sentence that names the thing, its
 value and the way out, so that it can be shown to a user as it is.
 """
 
@@ -11,3 +11,7 @@ class ImageError(ValueError):
 
 class ModelError(ValueError):
     """A diffusion model cannot be loaded, or its checkpoint lacks what the method needs."""
+
+
+class ReferenceSetError(ValueError):
+    """A saved reference cannot be read, or does not fit the features that it is to score."""

@@ -17,7 +17,6 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
-FEATURE_NAMES = ("error", "error²", "error³", "rate", "rate²", "rate³")
 ERROR_POWERS = {
     "signed": lambda error: error,
     "absolute": torch.abs,
@@ -35,7 +34,7 @@ def six_features(score_error, time, *, error_power="signed", weights=None):
         weights: w, ``(N, D, T, H, W)``, or None for no weighting
 
     Returns:
-        φ, float32 ``(N, 6)`` in the order of ``FEATURE_NAMES``
+        φ, float32 ``(N, 6)`` in the order of ``diffpath.options.FEATURE_NAMES``
     """
     weighted_error = ERROR_POWERS[error_power](score_error)
     if weights is not None:

@@ -19,6 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
+# Recorded with every reference; changed whenever the same file would give other pixels
+PREPROCESSING = "upright RGB, bicubic square, 1"
 CHANNEL_COUNTS = (1, 2, 3, 4)
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _BACKGROUND = (255, 255, 255)

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
 from .features import path_statistics, six_features, statistic_names
-from .images import prepare_image, split_images
+from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
 from .options import MethodOptions
@@ -138,6 +138,18 @@ class DiffPathV2:
     def sides(self):
         """The sides of the squares that an image is resized to, one after the other, in pixels."""
         return tuple(filter(None, (self.options.equalise_resampling, self.resolution)))
+
+    @property
+    def made_by(self):
+        """What determines descriptors: model, options and preprocessing, as JSON-ready values."""
+        return {
+            "model": self.predictor.name,
+            "model_fingerprint": self.predictor.fingerprint,
+            "options": self.options.to_dict(),
+            "resolution": self.resolution,
+            "dtype": str(self.predictor.dtype).removeprefix("torch."),
+            "preprocessing": PREPROCESSING,
+        }
 
     @property
     def images_per_pass(self):

@@ -43,6 +43,33 @@ def read_demo(kind, count):
     return np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
 
 
+def demo_samples(kind, count, skip=0, **fields):
+    """FiftyOne samples of demo images, with their kind."""
+    import fiftyone as fo
+
+    paths = sorted((ROOT / "demo" / "data" / kind).glob("*.png"))[skip : skip + count]
+    assert len(paths) == count, f"demo/data/{kind} holds too few images"
+    return [fo.Sample(filepath=str(path), kind=kind, **fields) for path in paths]
+
+
+@pytest.fixture
+def make_dataset():
+    """Makes FiftyOne datasets of lists of samples, which are deleted after the test."""
+    import fiftyone as fo
+
+    made = []
+
+    def make(*groups):
+        dataset = fo.Dataset()
+        made.append(dataset)
+        dataset.add_samples([sample for group in groups for sample in group], progress=False)
+        return dataset
+
+    yield make
+    for dataset in made:
+        dataset.delete()
+
+
 @pytest.fixture(scope="session")
 def photos():
     """Eight colour photographs of different sizes, as uint8 arrays."""

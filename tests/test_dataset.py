@@ -6,7 +6,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from bad_files import SCORABLE, UNREADABLE
-from conftest import ROOT
+from conftest import demo_samples
 from fiftyone import ViewField as F
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -15,27 +15,6 @@ import diffpath
 from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
 
 FAST = dict(num_timesteps=3, num_workers=2)
-
-
-def demo_samples(kind, count, skip=0, **fields):
-    paths = sorted((ROOT / "demo" / "data" / kind).glob("*.png"))[skip : skip + count]
-    assert len(paths) == count, f"demo/data/{kind} holds too few images"
-    return [fo.Sample(filepath=str(path), kind=kind, **fields) for path in paths]
-
-
-@pytest.fixture
-def make_dataset():
-    made = []
-
-    def make(*groups):
-        dataset = fo.Dataset()
-        made.append(dataset)
-        dataset.add_samples([sample for group in groups for sample in group], progress=False)
-        return dataset
-
-    yield make
-    for dataset in made:
-        dataset.delete()
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +36,9 @@ def test_every_promised_field_is_there_with_its_type(scored):
     dataset, run = scored
     types = {
         "k_score": fo.FloatField,
+        "k_p_value": fo.FloatField,
+        "k_is_ood": fo.BooleanField,
+        "k_explanation": fo.StringField,
         "k_features": fo.VectorField,
         "k_profile": fo.VectorField,
         "k_statistics": fo.VectorField,
@@ -104,6 +86,24 @@ def test_the_counts_of_the_run_are_those_of_the_dataset(scored):
     assert run.seconds > 0
 
 
+def test_every_scored_image_has_a_p_value_a_flag_and_an_explanation(scored):
+    dataset, run = scored
+    columns = ["k_score", "k_p_value", "k_is_ood", "k_explanation"]
+    scores, p_values, flags, explanations = map(np.array, dataset.exists("k_score").values(columns))
+    np.testing.assert_array_equal(flags, scores >= run.threshold)
+    assert (np.diff(p_values[np.argsort(scores, kind="stable")]) <= 1 / 61 + 1e-9).all()
+    assert run.smallest_p_value == pytest.approx(1 / 61) and p_values.min() >= 1 / 61 and p_values.max() <= 1
+    assert "0.016 is the smallest" in dataset.get_field("k_p_value").description
+    assert all(" sd" in text or "stands out" in text for text in explanations)
+    assert dataset.match(F("kind") == "missing").first().k_p_value is None
+
+
+def test_p_values_of_reference_samples_are_ranks_among_each_other(scored):
+    dataset, run = scored
+    p_values = dataset.match_tags("reference").values("k_p_value")
+    np.testing.assert_allclose(np.sort(p_values), np.arange(1, 61) / 60)
+
+
 def test_the_run_records_what_made_it(scored):
     dataset, run = scored
     config = dataset.get_run_info("k").config.serialize()
@@ -113,6 +113,8 @@ def test_the_run_records_what_made_it(scored):
     assert config["made_by"]["reference"] == {"kind": "tag", "tag": "reference"}
     assert config["versions"]["fiftyone"] == fo.__version__
     assert config["fields"] == run.fields and config["views"] == run.views
+    assert (run.rule, run.level, run.tag) == ("false_positive_rate", 0.05, None)
+    assert len(config["feature_centre"]) == len(config["feature_scale"]) == 6
     assert Path(run.heatmap_dir).is_dir()
 
 
@@ -318,7 +320,10 @@ def test_an_interrupted_run_is_not_continued_with_other_options(make_dataset, mo
     "arguments, message",
     [
         (dict(reference="nothing has this tag"), "no sample .* has the reference tag"),
-        (dict(reference=5), "view, a dataset, a tag or None"),
+        (dict(reference=5), "view, a dataset, a tag, a saved reference or None"),
+        (dict(reference=Path("/no/such.safetensors")), "no reference can be read"),
+        (dict(rule="median"), "rule must be one of"),
+        (dict(level=7), "level of the rule"),
         (dict(run_key="not a key"), "run_key"),
         (dict(batch_size=0), "batch_size"),
         (dict(num_timesteps=1), "num_timesteps"),

@@ -8,8 +8,7 @@ from sklearn.neighbors import KernelDensity as PlainKernelDensity
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from diffpath import AnomalyDetector
-from diffpath.densities import MAX_KERNELS, KernelDensity, RobustGaussian
-from diffpath.detector import DENSITIES
+from diffpath.densities import DENSITIES, MAX_KERNELS, KernelDensity, Mixture, RobustGaussian
 
 
 def gaussian(count, seed, dimensions=6):
@@ -59,7 +58,7 @@ def test_intruders_are_ranked_above_typical_samples(density):
 
 def test_the_kernel_density_is_the_plain_one_in_white_axes():
     reference, query = np.random.default_rng(0).normal(size=(2, 400, 3))
-    ours = KernelDensity(reference, bandwidth=0.7)
+    ours = KernelDensity.fit(reference, bandwidth=0.7)
     plain = PlainKernelDensity(bandwidth=ours.width).fit(ours.whiten(reference))
     expected = plain.score_samples(ours.whiten(query)) + np.linalg.slogdet(ours.whiten.matrix)[1]
     np.testing.assert_allclose(ours.log_density(query), expected, rtol=1e-9)
@@ -71,19 +70,19 @@ def test_the_kernel_density_of_a_gaussian_is_near_the_truth():
     reference, query = (np.random.default_rng(k).multivariate_normal([3, -1], covariance, 3000) for k in (0, 1))
     truth = multivariate_normal([3, -1], covariance).logpdf(query)
     central = truth > np.quantile(truth, 0.3)
-    assert np.abs(KernelDensity(reference, bandwidth=0.8).log_density(query) - truth)[central].max() < 0.35
+    assert np.abs(KernelDensity.fit(reference, bandwidth=0.8).log_density(query) - truth)[central].max() < 0.35
 
 
 def test_a_large_reference_is_thinned_to_a_fixed_number_of_kernels():
     reference = gaussian(MAX_KERNELS + 1000, 0)
-    density = KernelDensity(reference, random_state=3)
+    density = KernelDensity.fit(reference, random_state=3)
     assert density.kernels.shape == (MAX_KERNELS, 6)
-    np.testing.assert_array_equal(density.kernels, KernelDensity(reference, random_state=3).kernels)
+    np.testing.assert_array_equal(density.kernels, KernelDensity.fit(reference, random_state=3).kernels)
 
 
 def test_the_robust_gaussian_is_normalised_and_not_moved_by_a_tenth_of_intruders():
     clean = np.random.default_rng(0).normal(size=(900, 2))
-    density = RobustGaussian(np.vstack([clean, clean[:100] + 30]))
+    density = RobustGaussian.fit(np.vstack([clean, clean[:100] + 30]))
     assert np.abs(density.whiten.centre).max() < 0.15
     grid = np.stack(np.meshgrid(*[np.linspace(-6, 6, 121)] * 2), axis=-1).reshape(-1, 2)
     assert np.exp(density.log_density(grid)).sum() * 0.1**2 == pytest.approx(1, abs=0.01)
@@ -135,6 +134,55 @@ def test_a_reference_sample_is_scored_by_a_fit_that_did_not_see_it():
     detector = AnomalyDetector().fit(reference)
     assert detector.reference_scores_.argmax() == 7
     assert detector.reference_scores_.mean() > detector.score_samples(reference).mean()
+
+
+@pytest.mark.parametrize("calibration, size", [("cross", 60), ("split", 200)])
+def test_identical_reference_samples_do_not_vouch_for_each_other(calibration, size):
+    """A pair that lies far out would look typical if one of it stayed in the fit that judges the other."""
+    reference = gaussian(size, 0)
+    reference[:2] = reference[0] + 1000
+    detector = AnomalyDetector(calibration=calibration).fit(reference)
+    assert set(np.argsort(detector.reference_scores_)[-2:]) == {0, 1}
+
+
+@pytest.mark.parametrize("dimensions", [1, 6])
+@pytest.mark.parametrize("density", DENSITIES)
+def test_one_and_six_dimensions_are_as_the_predecessor_has_them(density, dimensions):
+    detector = AnomalyDetector(density=density).fit(gaussian(200, 0, dimensions))
+    typical, intruders = gaussian(100, 1, dimensions), gaussian(100, 2, dimensions) + 25
+    assert detector.score_samples(typical).max() < detector.score_samples(intruders).min()
+
+
+def test_the_mixture_finds_the_number_and_the_shape_of_its_components():
+    rng = np.random.default_rng(0)
+    round_ones = np.vstack([rng.normal(centre, 1, (200, 2)) for centre in (-8, 0, 8)])
+    chosen = Mixture.fit(round_ones).mixture
+    assert chosen.n_components == 3 and chosen.covariance_type in ("tied", "diag")
+    slanted = rng.normal(size=(400, 2)) @ [[3, 2.9], [0, 0.3]]
+    assert Mixture.fit(slanted).mixture.covariance_type == "full" and Mixture.fit(slanted).mixture.n_components == 1
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("size", [50, 50_000])
+def test_fifty_and_fifty_thousand_samples_are_both_a_reference(density, size):
+    detector = AnomalyDetector(density=density).fit(gaussian(size, 0, 20))
+    judged = detector.predict(gaussian(500, 1, 20))
+    assert np.isfinite(detector.score_samples(gaussian(10, 2, 20))).all()
+    assert (judged == -1).mean() < 0.15
+    assert (detector.predict(gaussian(50, 3, 20) + 30) == -1).all()
+
+
+def test_heavy_tails_and_extreme_values_stay_finite_and_ranked():
+    reference = np.random.default_rng(0).standard_t(1, (500, 6))  # no mean, no variance
+    query = np.array([[0.0] * 6, [1e3] * 6, [1e12] * 6])
+    scores = AnomalyDetector().fit(reference).score_samples(query)
+    assert np.isfinite(scores).all() and (np.diff(scores) > 0).all()
+
+
+def test_z_scores_are_in_standard_deviations_of_a_normal_reference():
+    reference = np.random.default_rng(0).normal([5, -3], [2, 0.1], (20_000, 2))
+    z_scores = AnomalyDetector(density="mahalanobis").fit(reference).z_scores([[7, -3], [5, -3.3]])
+    np.testing.assert_allclose(z_scores, [[1, 0], [0, -3]], atol=0.07)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.15])

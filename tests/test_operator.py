@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import time
+from pathlib import Path
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -12,7 +13,11 @@ from fiftyone.operators.delegated import DelegatedOperationService
 from fiftyone.operators.executor import ExecutionContext, Executor, execute_or_delegate_operator
 from fiftyone.operators.registry import OperatorRegistry
 
+from diffpath import load_reference
+
 URI = "@diffpath/diffpath/compute_diffpath"
+EVALUATE = "@diffpath/diffpath/evaluate_diffpath"
+OPERATORS = ("compute_diffpath", "evaluate_diffpath")
 FAST = dict(num_timesteps=2, num_workers=2)
 
 
@@ -32,7 +37,7 @@ def operator():
     return foo.get_operator(URI)
 
 
-def form(dataset, view=None, **params):
+def form(dataset, view=None, uri=URI, **params):
     """The form as the App would get it, input properties by name."""
     context = ExecutionContext(
         dict(
@@ -42,9 +47,9 @@ def form(dataset, view=None, **params):
             params=params,
         ),
         executor=Executor(),
-        operator_uri=URI,
+        operator_uri=uri,
     )
-    resolved = foo.get_operator(URI).resolve_type(context, "inputs").to_json()
+    resolved = foo.get_operator(uri).resolve_type(context, "inputs").to_json()
     return resolved["type"]["properties"]
 
 
@@ -55,7 +60,7 @@ def text_of(prop):
 def test_the_plugin_loads_without_errors_and_offers_exactly_its_operators():
     assert OperatorRegistry().list_errors() == []
     ours = [operator.uri for operator in foo.list_operators() if operator.uri.startswith("@diffpath/")]
-    assert ours == [URI]
+    assert sorted(ours) == [f"@diffpath/diffpath/{name}" for name in OPERATORS]
 
 
 def test_the_operator_declares_both_ways_to_run_and_a_moderate_risk(operator):
@@ -123,6 +128,12 @@ def test_the_estimate_uses_the_speed_of_an_earlier_run(dataset, operator):
 def test_calling_the_operator_from_python_gives_the_run(dataset, operator):
     run = operator(dataset, reference="reference", run_key="py", progress=False, **FAST)
     assert run.num_scored == 36 == dataset.count("py_score")
+
+
+def test_the_operator_takes_a_reference_of_the_library_though_the_plugin_is_a_copy_of_it(dataset, operator):
+    run = operator(dataset, reference="reference", run_key="first", progress=False, **FAST)
+    again = operator(dataset, reference=load_reference(run.reference_path), run_key="b", progress=False, **FAST)
+    assert again.num_scored == 36
 
 
 def execute(dataset, **params):
@@ -206,3 +217,51 @@ def test_a_run_longer_than_the_operator_timeout_is_not_cut(path, dataset, operat
         DelegatedOperationService().execute_queued_operations(limit=1)
     assert time.monotonic() - started > 2 * fo.config.operator_timeout
     assert dataset.count("diffpath_score") == 36
+
+
+def test_the_form_offers_each_rule_with_a_level_of_its_own_and_marks_an_impossible_one(dataset):
+    plain = form(dataset)
+    assert "False-positive rate" in text_of(plain["rule"]) and "level_false_positive_rate" in plain
+    assert plain["level_false_positive_rate"]["default"] == 0.05
+    assert form(dataset, rule="count")["level_count"]["default"] == 100
+    assert "at least 0" in form(dataset, rule="count", level_count=-1)["level_count"]["error_message"]
+    assert not form(dataset, rule="percentile", level_percentile=97)["level_percentile"].get("invalid")
+
+
+def test_rule_tag_and_the_reference_of_an_earlier_run_reach_the_run(dataset, operator):
+    first = operator(dataset, reference="reference", run_key="first", progress=False, **FAST)
+    assert "first" in text_of(form(dataset, reference_kind="run")["reference_run"])
+    common = dict(num_timesteps=2, rule="count", level_count=3)
+    execute(dataset, run_key="run", reference_kind="run", reference_run="first", tag="odd", **common)
+    execute(dataset, run_key="file", reference_kind="file", reference_file=first.reference_path, **common)
+    assert len(dataset.match_tags("odd")) == 3
+    for key in ("run", "file"):
+        config = dataset.get_run_info(key).config.serialize()
+        assert config["made_by"]["reference"]["kind"] == "saved"
+        assert (config["rule"], config["level"], config["num_likely_ood"]) == ("count", 3, 3)
+
+
+def test_a_delegated_run_carries_a_saved_reference_and_a_rule(dataset, operator):
+    reference = Path(operator(dataset, reference="reference", run_key="first", progress=False, **FAST).reference_path)
+    operator(dataset, delegate=True, reference=reference, run_key="later", rule="count", level=2, **FAST)
+    DelegatedOperationService().execute_queued_operations(limit=1)
+    config = dataset.get_run_info("later").config.serialize()
+    assert config["num_likely_ood"] == 2 and config["made_by"]["reference"]["kind"] == "saved"
+
+
+def test_the_evaluation_form_asks_for_the_labels_of_a_field_that_does_not_say_itself(dataset):
+    dataset.set_values("truth", [True] * 12 + [False] * 24)
+    dataset.set_values("kind", ["a"] * 20 + ["b"] * 16)
+    assert "no finished diffpath run" in text_of(form(dataset, uri=EVALUATE)["run_key"])
+    plain = form(dataset, uri=EVALUATE, ground_truth_field="truth")
+    assert "ood" not in plain and {"truth", "kind", "tags"} <= set(text_of(plain["ground_truth_field"]).split("'"))
+    inputs = form(dataset, uri=EVALUATE, ground_truth_field="kind")
+    assert "'a'" in text_of(inputs["ood"]) and "'b'" in text_of(inputs["in_distribution"])
+
+
+def test_the_evaluation_shows_measures_and_a_picture(dataset, operator):
+    operator(dataset, reference="reference", progress=False, **FAST)
+    params = dict(run_key="diffpath", ground_truth_field="tags", ood=["photos"])
+    result = foo.execute_operator(EVALUATE, dict(dataset=dataset, params=params)).result
+    assert "| AUROC | " in result["summary"] and "Positive class: **photos**" in result["summary"]
+    assert result["picture"].startswith("data:image/png;base64,")

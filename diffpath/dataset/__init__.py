@@ -1,6 +1,7 @@
 """diffpath over FiftyOne datasets: reads samples, writes fields, maps, views and runs."""
 
-from .compute import compute_diffpath, drain, iterate_diffpath
+from .compute import compute_diffpath, iterate_diffpath
+from .evaluate import evaluate_diffpath
 from .manage import (
     delete_diffpath,
     get_diffpath_info,
@@ -9,15 +10,23 @@ from .manage import (
     rename_diffpath,
 )
 from .runs import DiffPathRun
+from .scanning import drain
+from .thresholds import preview_threshold, set_diffpath_threshold
+from .update import iterate_update, update_diffpath
 
 __all__ = [
     "DiffPathRun",
     "compute_diffpath",
     "delete_diffpath",
     "drain",
+    "evaluate_diffpath",
     "get_diffpath_info",
     "iterate_diffpath",
+    "iterate_update",
     "list_diffpath_runs",
     "load_diffpath_view",
+    "preview_threshold",
     "rename_diffpath",
+    "set_diffpath_threshold",
+    "update_diffpath",
 ]

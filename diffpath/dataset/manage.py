@@ -12,7 +12,7 @@ from pathlib import Path
 from .appearance import color_heatmaps, uncolor_heatmaps
 from .maps import run_folder
 from .runs import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_config
-from .schema import view_names
+from .schema import flagged_view, view_names
 
 INTERRUPTED, DAMAGED = "interrupted", "damaged"
 
@@ -207,6 +207,10 @@ def delete_diffpath(dataset, run_key):
         for name in owned.workspaces:
             undo.callback(dataset.save_workspace, name, dataset.load_workspace(name))
             dataset.delete_workspace(name)
+        if config.get("tag") and config["fields"]["is_ood"] in owned.fields:
+            flagged = flagged_view(dataset, config["fields"]).match_tags(config["tag"])
+            undo.callback(dataset.select(flagged.values("id")).tag_samples, config["tag"])
+            flagged.untag_samples(config["tag"])
         if owned.fields:
             _drop_indexes(dataset, owned.fields, undo)
             dataset.delete_sample_fields(owned.fields)

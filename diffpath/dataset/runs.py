@@ -1,8 +1,10 @@
 """A run's record in its dataset: what made it, what belongs to it and how far it got."""
 
+import functools
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
+from pathlib import Path
 
 from .maps import HEATMAP_SCALE, heatmap_folder
 from .schema import field_names, live_views, view_names
@@ -22,6 +24,10 @@ class DiffPathRun:
         num_unreadable: images that could not be scored; the ``K_error`` field says why
         num_likely_ood: images with a score of at least ``threshold``
         threshold: scores from here on count as likely out-of-distribution
+        rule: how the threshold was chosen, as in ``set_diffpath_threshold``
+        level: the rule's number
+        tag: the sample tag of the flagged images, or None
+        smallest_p_value: no image's p-value can be less; 0 without a reference
         seconds: wall time of the run, of its last part if it was interrupted
         heatmap_dir: the folder of the heatmaps, or None
         fields: names of the run's fields by kind
@@ -35,6 +41,10 @@ class DiffPathRun:
     num_unreadable: int
     num_likely_ood: int
     threshold: float
+    rule: str
+    level: float
+    tag: str | None
+    smallest_p_value: float
     seconds: float
     heatmap_dir: str | None
     fields: dict
@@ -44,17 +54,24 @@ class DiffPathRun:
     @classmethod
     def load(cls, dataset, run_key):
         """Loads the record of a finished run."""
-        config = read_config(dataset, run_key)
-        if config is None or config["status"] != COMPLETE:
-            raise ValueError(f"dataset {dataset.name!r} has no finished diffpath run {run_key!r}; run compute_diffpath")
-        names = ("num_scored", "num_unreadable", "num_likely_ood", "threshold", "seconds", "fields", "views")
+        config = read_finished(dataset, run_key)
+        recorded = {field.name: config[field.name] for field in fields(cls) if field.name in config}
         return cls(
             run_key=run_key,
             dataset_name=dataset.name,
             heatmap_dir=str(heatmap_folder(config["folder"])) if config["heatmaps"] else None,
             config=config,
-            **{name: config[name] for name in names},
+            **recorded,
         )
+
+    @property
+    def reference_path(self):
+        """The file of the run's fitted reference, which other runs can use as well."""
+        return str(reference_file(self.config))
+
+    def reference(self):
+        """The run's fitted reference, a :class:`diffpath.Reference`."""
+        return saved_reference(self.config)
 
     def view(self, dataset, kind="ranked"):
         """One of the run's live views over its dataset: ranked, ood, typical or unreadable."""
@@ -98,6 +115,36 @@ def read_config(dataset, run_key):
     if config.get("method") != METHOD:
         raise ValueError(f"run {run_key!r} of dataset {dataset.name!r} is not a diffpath run; choose another run_key")
     return config
+
+
+def read_finished(dataset, run_key):
+    """The record of a finished run.
+
+    Raises:
+        ValueError: if the dataset has no finished diffpath run of that key
+    """
+    config = read_config(dataset, run_key)
+    if config is None or config["status"] != COMPLETE:
+        raise ValueError(f"dataset {dataset.name!r} has no finished diffpath run {run_key!r}; run compute_diffpath")
+    return config
+
+
+def reference_file(config):
+    """Where a run keeps its fitted reference."""
+    return Path(config["folder"]) / "reference.safetensors"
+
+
+def saved_reference(config):
+    """The fitted reference of a run; the last ones read are kept in memory."""
+    path = reference_file(config)
+    return _read_reference(path, path.stat().st_mtime_ns if path.exists() else None)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_reference(path, modified):
+    from ..reference import load_reference
+
+    return load_reference(path)
 
 
 def write_config(dataset, run_key, config):

@@ -7,6 +7,9 @@ from .maps import HEATMAP_SCALE
 
 _FIELD_TYPES = {
     "score": (fo.FloatField, {}),
+    "p_value": (fo.FloatField, {}),
+    "is_ood": (fo.BooleanField, {}),
+    "explanation": (fo.StringField, {}),
     "features": (fo.VectorField, {}),
     "profile": (fo.VectorField, {}),
     "statistics": (fo.VectorField, {}),
@@ -15,6 +18,10 @@ _FIELD_TYPES = {
 }
 _DESCRIPTIONS = {
     "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
+    "p_value": "How likely an image of the reference's kind is at least this anomalous, in [0, 1]",
+    "is_ood": "Whether the score reaches the run's threshold",
+    "explanation": "Which of the six features moved and which way, in robust standard deviations (sd) from the "
+    "reference's median",
     "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
     "statistics": "For each timestep, one kind after the other: mean score error, mean absolute score error, mean "
@@ -49,11 +56,16 @@ def create_fields(dataset, fields):
     dataset.create_index(fields["score"])
 
 
-def describe_threshold(dataset, fields, threshold):
-    """Adds the threshold to the description of the score."""
-    field = dataset.get_field(fields["score"])
-    field.description = f"{_DESCRIPTIONS['score']}; likely OOD from {threshold:.4g}"
+def describe(dataset, fields, kind, addition):
+    """Adds to the description of one of the run's fields what is only known later."""
+    field = dataset.get_field(fields[kind])
+    field.description = f"{_DESCRIPTIONS[kind]}; {addition}"
     field.save()
+
+
+def flagged_view(dataset, fields):
+    """The samples whose flag is set, in no particular order."""
+    return dataset.match(F(fields["is_ood"]) == True)  # noqa: E712
 
 
 def live_views(dataset, fields, threshold):
@@ -67,11 +79,15 @@ def live_views(dataset, fields, threshold):
     }
 
 
-def save_views(dataset, fields, views, threshold):
-    """Saves the live views under the run's names."""
+def save_views(dataset, fields, views, threshold, rule):
+    """Saves the live views under the run's names.
+
+    Args:
+        rule: what the threshold does, in words
+    """
     descriptions = {
         "ranked": "All scored images, the most anomalous first",
-        "ood": f"Images with a score of at least {threshold:.4g}",
+        "ood": f"Images with a score of at least {threshold:.4g}: {rule}",
         "typical": "All scored images, the most typical first",
         "unreadable": "Images that could not be scored",
     }

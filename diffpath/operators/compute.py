@@ -1,5 +1,7 @@
 """The operator that scores a dataset."""
 
+import os
+
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
@@ -30,7 +32,7 @@ class ComputeDiffPath(foo.Operator):
         Args:
             sample_collection: a dataset or view
             delegate: whether to queue the run for ``fiftyone delegated launch``;
-                ``reference`` is then a tag name or None
+                ``reference`` is then a tag name, the path of a saved reference, or None
             **arguments: those of :func:`diffpath.compute_diffpath`
 
         Returns:
@@ -41,9 +43,12 @@ class ComputeDiffPath(foo.Operator):
         reference = arguments.pop("reference", None)
         if isinstance(reference, str):
             arguments.update(reference_kind="tag", reference_tag=reference)
+        elif isinstance(reference, os.PathLike):
+            arguments.update(reference_kind="file", reference_file=str(reference))
         elif reference is not None:
             raise ValueError(
-                f"a delegated run takes a tag or None as reference, got {type(reference).__name__}; tag the samples"
+                "a delegated run takes a tag, the path of a saved reference, or None as reference, "
+                f"got {type(reference).__name__}; tag the samples"
             )
         context = {"view": sample_collection.view(), "params": arguments}
         return foo.execute_operator(self.uri, context, request_delegation=True)

@@ -1,10 +1,12 @@
 """The operator's form: small functions that add inputs, and one that reads them back."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import fiftyone.operators.types as types
 
-from ..dataset.runs import COMPLETE, METHOD, read_config
+from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..options import ERROR_POWER_NAMES, PRESETS, MethodOptions
 
 # Form defaults do not reach callers from Python, so that this table serves both
@@ -14,7 +16,20 @@ REFERENCE_CHOICES = {
     "tag": "Samples with a tag",
     "view": "A saved view of this dataset",
     "dataset": "Another dataset",
+    "run": "The reference of an earlier run on this dataset",
+    "file": "A saved reference",
 }
+RULE_CHOICES = {
+    "false_positive_rate": (
+        "False-positive rate",
+        "Share of images like the reference's that is flagged, such as 0.05",
+    ),
+    "false_discovery_rate": ("False-discovery rate", "Share of the flagged that is expected to be false, such as 0.1"),
+    "percentile": ("Percentile", "Flag from this percentile of the scores, such as 95"),
+    "count": ("Count", "Flag this many images"),
+    "score": ("Score", "Flag from this score"),
+}
+_LEVEL_DEFAULTS = {"false_positive_rate": DEFAULT_LEVEL, "false_discovery_rate": 0.1, "percentile": 95, "count": 100}
 _METHOD_OPTIONS = tuple(field.name for field in fields(MethodOptions))
 _TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
@@ -28,6 +43,7 @@ def build_form(ctx):
     _add_reference(ctx, inputs)
     _add_model(inputs)
     _add_run_key(ctx, inputs)
+    add_rule(ctx, inputs)
     inputs.bool(
         "heatmaps",
         default=True,
@@ -51,7 +67,9 @@ def read_form(ctx):
     """
     params = {key: value for key, value in ctx.params.items() if value not in (None, "")}
     arguments = {name: params.get(name, default) for name, default in DEFAULTS.items()}
-    arguments.update({name: params[name] for name in ("batch_size", "device", "dtype", "overwrite") if name in params})
+    arguments["rule"], arguments["level"] = read_rule(params)
+    optional = ("batch_size", "device", "dtype", "overwrite", "tag")
+    arguments.update({name: params[name] for name in optional if name in params})
     arguments.update({name: params[name] for name in _METHOD_OPTIONS if name in params})
     if any(name in params for name in _TIMESTEP_ENDS):
         ends = zip(_TIMESTEP_ENDS, MethodOptions.timestep_range)
@@ -73,9 +91,14 @@ def _read_reference(ctx, params):
     value = params.get(f"reference_{kind}")
     if value is None:
         raise ValueError(f"choose the {kind} that holds the reference images")
-    if kind == "tag":
-        return value
-    return ctx.dataset.load_saved_view(value) if kind == "view" else fo.load_dataset(value)
+    loaders = {
+        "tag": str,
+        "view": ctx.dataset.load_saved_view,
+        "dataset": fo.load_dataset,
+        "run": lambda run_key: Path(DiffPathRun.load(ctx.dataset, run_key).reference_path),
+        "file": Path,
+    }
+    return loaders[kind](value)
 
 
 def _add_reference(ctx, inputs):
@@ -92,17 +115,59 @@ def _add_reference(ctx, inputs):
     )
     kind = ctx.params.get("reference_kind", "self")
     if kind == "tag":
-        _add_choice(inputs, "reference_tag", ctx.dataset.distinct("tags"), "Tag", "the dataset has no sample tags")
+        add_choice(inputs, "reference_tag", ctx.dataset.distinct("tags"), "Tag", "the dataset has no sample tags")
     elif kind == "view":
-        _add_choice(inputs, "reference_view", ctx.dataset.list_saved_views(), "View", "the dataset has no saved views")
+        add_choice(inputs, "reference_view", ctx.dataset.list_saved_views(), "View", "the dataset has no saved views")
     elif kind == "dataset":
         import fiftyone as fo
 
         others = [name for name in fo.list_datasets() if name != ctx.dataset.name]
-        _add_choice(inputs, "reference_dataset", others, "Dataset", "there is no other dataset")
+        add_choice(inputs, "reference_dataset", others, "Dataset", "there is no other dataset")
+    elif kind == "run":
+        add_choice(inputs, "reference_run", finished_runs(ctx.dataset), "Run", "the dataset has no finished run")
+    elif kind == "file":
+        inputs.str(
+            "reference_file",
+            required=True,
+            label="File",
+            description="A reference.safetensors on the machine that runs FiftyOne",
+        )
 
 
-def _add_choice(inputs, name, values, label, missing):
+def add_rule(ctx, inputs):
+    """Inputs for the rule by which images are flagged, its number and a tag."""
+    choices = types.DropdownView()
+    for value, (label, description) in RULE_CHOICES.items():
+        choices.add_choice(value, label=label, description=description)
+    inputs.enum(
+        "rule", choices.values(), default=DEFAULT_RULE, label="Flag by", view=choices, description="What is likely OOD"
+    )
+    rule, level = read_rule(ctx.params)
+    description = RULE_CHOICES[rule][1] if rule in RULE_CHOICES else ""
+    # One input per rule, as an input keeps what was typed when the rule changes
+    prop = inputs.float(f"level_{rule}", default=_LEVEL_DEFAULTS.get(rule), label="Level", description=description)
+    try:
+        check_rule(rule, level)
+    except ValueError as error:
+        prop.invalid, prop.error_message = True, str(error)
+    inputs.str("tag", default=None, label="Tag", description="Give the flagged images this sample tag; empty for none")
+
+
+def read_rule(params):
+    """Rule and level of a form's parameters, or of a caller's ``rule`` and ``level``."""
+    rule = params.get("rule") or DEFAULT_RULE
+    level = params.get(f"level_{rule}", params.get("level"))
+    return rule, _LEVEL_DEFAULTS.get(rule) if level in (None, "") else level
+
+
+def finished_runs(dataset):
+    """Keys of the dataset's finished diffpath runs."""
+    keys = dataset.list_runs(method=METHOD)
+    return [key for key in keys if (read_config(dataset, key) or {}).get("status") == COMPLETE]
+
+
+def add_choice(inputs, name, values, label, missing):
+    """A required choice among values; where there are none, ``missing`` says so."""
     choices = types.AutocompleteView()
     for value in values:
         choices.add_choice(value, label=value)

@@ -1,0 +1,62 @@
+"""Scores what a run has not scored yet, against the reference that the run keeps."""
+
+from .compute import check_samples, set_batch_size
+from .judging import write_scores
+from .runs import DiffPathRun, read_finished, saved_reference, write_config
+from .scanning import Scanner, show_progress
+from .stores import FieldStore
+from .thresholds import apply_threshold
+
+
+def update_diffpath(samples, run_key, *, model=None, batch_size=None, num_workers=4, device=None, progress=None):
+    """Scores the images that a run has not scored: new ones, and those that could not be read.
+
+    The reference is the one that the run was fitted on, read from its file: it is not
+    scored again. The threshold follows the run's rule.
+
+    Args:
+        samples: a ``fo.Dataset`` or ``fo.DatasetView``; images that have a score are skipped
+        run_key: the run's key
+        model: where the run's model is now, if it has been moved
+        batch_size: images per forward pass; None for a default by device
+        num_workers: threads that decode images
+        device: a torch device; by default CUDA, then MPS, then the CPU
+        progress: whether to show a progress bar, a function of a FiftyOne progress bar,
+            or None for FiftyOne's default
+
+    Returns:
+        the :class:`DiffPathRun`
+
+    Raises:
+        ValueError: if there is no such finished run, or its model is no longer the same
+    """
+    steps = iterate_update(samples, run_key, model=model, batch_size=batch_size, num_workers=num_workers, device=device)
+    return show_progress(steps, progress)
+
+
+def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers=4, device=None):
+    """:func:`update_diffpath` as a generator of progress that returns the run."""
+    from ..method import DiffPathV2  # brings torch, which takes seconds to import
+
+    dataset = check_samples(samples, run_key)
+    config = read_finished(dataset, run_key)
+    made_by, fields = config["made_by"], config["fields"]
+    method = DiffPathV2(model or made_by["model"], device=device, dtype=made_by["dtype"], **made_by["options"])
+    set_batch_size(method, batch_size)
+    detector = saved_reference(config).checked(method.made_by)
+
+    unscored = dict(zip(*samples.exists(fields["score"], False).values(["id", "filepath"])))
+    store = FieldStore(dataset, config, unscored)
+    pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
+    scanner = Scanner(method, num_workers, total=len(pending))
+    yield scanner.progress("Scoring new images")
+    yield from scanner.run(pending, store, "Scoring new images")
+
+    write_scores(dataset, fields, store.descriptors, detector)
+    config.update(
+        num_scored=dataset.count(fields["score"]),
+        num_unreadable=dataset.count(fields["error"]),
+        **apply_threshold(dataset, config, config["rule"], config["level"]),
+    )
+    write_config(dataset, run_key, config)
+    return DiffPathRun.load(dataset, run_key)

@@ -1,0 +1,121 @@
+"""A reference that is fitted once: a detector, and what made the descriptors that it was fitted on.
+
+Kept as one safetensors file without pickled objects: arrays, and JSON in its header. A
+reference scores nothing but descriptors that were made in the same way.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+from .detector import AnomalyDetector
+from .errors import ReferenceSetError
+
+FORMAT = "diffpath reference 1"
+
+# What must be equal for descriptors to be comparable, and how one makes it so
+_WAYS_OUT = {
+    "model": "give the model that the reference was made with",
+    "options": "give the same option",
+    "resolution": "give the same resolution",
+    "dtype": "give the same dtype",
+    "preprocessing": "make the reference again with this version of diffpath",
+}
+# Options that say no more than the others do
+_REDUNDANT_OPTIONS = ("preset", "resolution")
+
+
+@dataclass
+class Reference:
+    """A fitted detector that knows what made the descriptors that it was fitted on.
+
+    Attributes:
+        detector: a fitted :class:`diffpath.AnomalyDetector`
+        made_by: ``DiffPathV2.made_by`` of the method that made the descriptors: model,
+            options and preprocessing as JSON-ready values
+        description: more about it for people, JSON-ready: not compared
+
+    Example::
+
+        method = DiffPathV2()
+        reference = Reference.fit(method, images)
+        reference.save("clothing.safetensors")
+
+        result = method.score_images(new_images)
+        load_reference("clothing.safetensors").checked(method.made_by).p_values(result.descriptor)
+    """
+
+    detector: AnomalyDetector
+    made_by: dict
+    description: dict = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, method, images, **options):
+        """Fits a reference on images.
+
+        Args:
+            method: a :class:`diffpath.DiffPathV2`
+            images: at least 3 images, as in ``method.score_images``
+            **options: those of :class:`diffpath.AnomalyDetector`
+        """
+        detector = AnomalyDetector(**options).fit(method.score_images(images).descriptor)
+        return cls(detector, method.made_by)
+
+    def checked(self, made_by):
+        """The detector, if descriptors made by ``made_by`` are comparable with the reference's.
+
+        Raises:
+            ReferenceSetError: names the differences
+        """
+        differences = list(_differences(self.made_by, made_by))
+        if differences:
+            raise ReferenceSetError(f"this reference was made otherwise: {'; '.join(differences)}")
+        return self.detector
+
+    def save(self, path):
+        """Writes the reference to a ``.safetensors`` file."""
+        from safetensors.numpy import save_file
+
+        about = {"params": self.detector.get_params(), "made_by": self.made_by, "description": self.description}
+        save_file(self.detector.arrays(), str(path), metadata={"format": FORMAT, "about": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path):
+        """Reads a reference that :meth:`save` wrote.
+
+        Raises:
+            ReferenceSetError: if the file is missing or is none
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ReferenceSetError(f"{path} holds no diffpath reference; give another path")
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
+        about = json.loads(metadata["about"])
+        detector = AnomalyDetector.from_arrays(about["params"], arrays)
+        return cls(detector, about["made_by"], about["description"])
+
+
+load_reference = Reference.load
+
+
+def _differences(reference, query):
+    for name, way_out in _WAYS_OUT.items():
+        for label, ours, theirs in _compared(name, reference, query):
+            if ours != theirs:
+                yield f"its {label} is {ours!r}, here it is {theirs!r} ({way_out})"
+
+
+def _compared(name, reference, query):
+    if name == "options":
+        names = sorted({*reference["options"], *query["options"]} - set(_REDUNDANT_OPTIONS))
+        return [(option, reference["options"].get(option), query["options"].get(option)) for option in names]
+    if name == "model":
+        if reference["model_fingerprint"] == query["model_fingerprint"]:
+            return []
+        return [(name, *(f"{made_by['model']} ({made_by['model_fingerprint']})" for made_by in (reference, query)))]
+    return [(name, reference.get(name), query.get(name))]

@@ -1,0 +1,27 @@
+"""Which feature moved, which way and how far."""
+
+import numpy as np
+import pytest
+
+from diffpath.explanation import NOTHING_STANDS_OUT, explain
+from diffpath.options import FEATURE_NAMES
+
+
+def test_up_to_three_features_are_named_the_farthest_first():
+    assert explain([[0.5, 4.06, -12.4, 3.0, -2.9, 1234.0]]) == ["rate³ +1,234 sd, error³ −12 sd, error² +4.1 sd"]
+
+
+def test_a_feature_within_three_deviations_is_not_named():
+    assert explain([[2.9, -2.9, 0, 0, 0, 0]]) == [NOTHING_STANDS_OUT]
+
+
+@pytest.mark.parametrize("k", range(6))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_feature_is_named_with_the_way_that_it_moved(k, sign):
+    z_scores = np.zeros(6)
+    z_scores[k] = 5 * sign
+    assert explain([z_scores]) == [f"{FEATURE_NAMES[k]} {'+' if sign > 0 else '−'}5.0 sd"]
+
+
+def test_no_samples_give_no_sentences():
+    assert explain(np.zeros((0, 6))) == []
