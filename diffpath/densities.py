@@ -10,7 +10,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
 
 # A larger reference is thinned to this many samples, to bound the time of fitting and scoring
-MAX_KERNELS = 5000
+MAX_KERNELS = 2000
 COVARIANCE_TYPES = ("full", "tied", "diag")
 _CHUNK_ENTRIES = 2**20  # about the size of a processor's cache
 _CONCENTRATION_STEPS = 3

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 TRUE_POSITIVE_RATE = 0.95
 _MEASURES = ("auroc", "aupr_ood", "aupr_in", "fpr95")
@@ -107,9 +106,16 @@ def evaluate(
     for name, part in ((positive_class, positive), (negative_class, negative)):
         if not len(part):
             raise ValueError(f"there are no scored images of the class {name!r}; both classes need some")
+    thresholds = np.unique(scores)
+    positive_at, negative_at = (np.searchsorted(thresholds, part) for part in (positive, negative))
+
+    def measure(positive_at, negative_at):
+        return _measure(*(np.bincount(part, minlength=len(thresholds)) for part in (positive_at, negative_at)))
+
     rng = np.random.default_rng(random_state)
     resampled = [
-        _measure(rng.choice(negative, len(negative)), rng.choice(positive, len(positive))) for _ in range(num_bootstrap)
+        measure(rng.choice(positive_at, len(positive)), rng.choice(negative_at, len(negative)))
+        for _ in range(num_bootstrap)
     ]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     bounds = np.quantile(resampled, tails, axis=0).T
@@ -118,7 +124,7 @@ def evaluate(
         negative_class=negative_class,
         num_positive=len(positive),
         num_negative=len(negative),
-        **dict(zip(_MEASURES, _measure(negative, positive))),
+        **dict(zip(_MEASURES, measure(positive_at, negative_at))),
         intervals={name: pair.tolist() for name, pair in zip(_MEASURES, bounds)},
         confidence=confidence,
         threshold=float(threshold),
@@ -127,13 +133,20 @@ def evaluate(
     )
 
 
-def _measure(negative, positive):
-    labels = np.repeat([0, 1], [len(negative), len(positive)])
-    scores = np.concatenate([negative, positive])
-    false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
+def _measure(positive, negative):
+    """The measures, from the number of images of each class at every score, ascending ``(k,)``."""
+    true_positive, false_positive = (np.cumsum(counts[::-1]) for counts in (positive, negative))
+    tpr, fpr = true_positive / true_positive[-1], false_positive / false_positive[-1]
     return (
-        float(roc_auc_score(labels, scores)),
-        float(average_precision_score(labels, scores)),
-        float(average_precision_score(1 - labels, -scores)),
-        float(false_positive_rate[np.argmax(true_positive_rate >= TRUE_POSITIVE_RATE)]),
+        float(np.sum(np.diff(fpr, prepend=0) * (tpr + np.r_[0, tpr[:-1]]) / 2)),  # trapezoids
+        _average_precision(positive[::-1], negative[::-1]),
+        _average_precision(negative, positive),
+        float(fpr[np.argmax(tpr >= TRUE_POSITIVE_RATE)]),
     )
+
+
+def _average_precision(wanted, others):
+    """Mean over the wanted images of the precision at their score; the best score comes first."""
+    found = np.cumsum(wanted)
+    precision = found / np.maximum(found + np.cumsum(others), 1)
+    return float((wanted * precision).sum() / found[-1])

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 IN_COLOUR, OOD_COLOUR = "#3274B5", "#E1701A"  # told apart by colour-blind eyes as well
-_BINS = 50
+_BINS = 40
 _LONG_TAIL = 8  # where the scores reach this many interquartile ranges beyond the upper quartile, the axis is bent
 
 
@@ -37,15 +37,17 @@ def write_histogram(path, negative, positive, *, threshold, negative_class, posi
     for values, colour, name in ((negative, IN_COLOUR, negative_class), (positive, OOD_COLOUR, positive_class)):
         share = np.full(len(values), 100 / len(values))
         axis.hist(values, edges, weights=share, color=colour, alpha=0.6, label=f"{name} ({len(values):,})")
-    axis.axvline(threshold, color="black", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.4g}")
+    axis.axvline(threshold, color="black", linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
     if bent:
         axis.set_xscale("function", functions=(forward, backward))
         axis.set_xticks(_ticks(scores.min(), scores.max(), forward, backward))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.minorticks_off()
-    axis.set(xlabel="anomaly score (higher = more anomalous)", ylabel="images of the class, %", title=title)
+    axis.set(xlabel="anomaly score (higher = more anomalous)", ylabel="images of the class, %")
+    axis.set_xlim(edges[0], edges[-1])
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(title, fontweight="bold")
     figure.savefig(path, dpi=110)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from diffpath.evaluation import evaluate
 
@@ -22,6 +23,19 @@ def test_measures_of_two_normals_are_those_of_theory():
     assert result.false_positive_rate == pytest.approx(norm.sf(1), abs=0.01)
     # the two classes are mirror images of each other
     assert result.aupr_ood == pytest.approx(result.aupr_in, abs=0.005)
+
+
+@pytest.mark.parametrize("levels", [5, 40, 10**6])
+def test_measures_are_those_of_scikit_learn_with_and_without_ties(levels):
+    rng = np.random.default_rng(levels)
+    is_ood = rng.random(300) < 0.2
+    scores = np.floor((rng.normal(size=300) + is_ood) * levels / 5)
+    result = evaluate(scores, is_ood, threshold=0, num_bootstrap=5)
+    assert result.auroc == pytest.approx(roc_auc_score(is_ood, scores))
+    assert result.aupr_ood == pytest.approx(average_precision_score(is_ood, scores))
+    assert result.aupr_in == pytest.approx(average_precision_score(~is_ood, -scores))
+    false_positive_rate, true_positive_rate, _ = roc_curve(is_ood, scores, drop_intermediate=False)
+    assert result.fpr95 == pytest.approx(false_positive_rate[true_positive_rate >= 0.95].min())
 
 
 def test_the_rarer_class_has_the_lower_average_precision():

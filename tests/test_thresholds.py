@@ -179,10 +179,10 @@ def test_only_new_and_failed_images_are_scored_later_and_the_others_keep_their_s
 def test_an_update_with_a_rule_over_all_scores_judges_old_and_new_images_together(make_dataset):
     dataset = make_dataset(demo_samples("reference", 30, tags=["r"]))
     compute_diffpath(dataset, reference="r", rule="count", level=3, **FAST)
-    dataset.add_samples(demo_samples("digits", 5), progress=False)
+    dataset.add_samples(demo_samples("photos", 5), progress=False)
     run = update_diffpath(dataset, "diffpath", progress=False)
     assert run.num_likely_ood == 3
-    assert set(dataset.load_saved_view("diffpath: likely OOD").values("kind")) == {"digits"}
+    assert set(dataset.load_saved_view("diffpath: likely OOD").values("kind")) == {"photos"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Can the descriptor tell a corrupted image from one of another kind?
+
+    python -m benchmarks.hint
+
+For each development set as the reference, images of the other sets and corrupted images of
+the set itself (fifteen kinds, severity 3) that the detector flags are described by their
+z-scores. A logistic regression on the other references' images, with a third of the kinds of
+corruption and one set of images left out of its training, then judges the left-out ones: a
+hint deserves to be shown only if it beats chance where reference, corruption and
+intruders are all new to it.
+"""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from diffpath import AnomalyDetector
+
+from .accuracy.corruptions import CORRUPTIONS, corrupt
+from .accuracy.datasets import DEVELOPMENT, load_set, split
+from .accuracy.descriptors import descriptor, statistics
+from .accuracy.evaluations import Evaluations, load_predictor
+from .detector import DEFAULT_PRESET
+
+SEVERITY, COUNT, GROUPS = 3, 20, 3
+
+
+def main():
+    evaluations = Evaluations(load_predictor())
+    sets = {name: load_set(name) for name in DEVELOPMENT}
+    rows = [row for name in sets for row in flagged(evaluations, sets, name)]
+    references, sources, corrupted = (np.array([row[k] for row in rows]) for k in range(3))
+    Z = np.stack([row[3] for row in rows])
+    kinds = list(CORRUPTIONS)
+    print(f"{len(rows)} flagged images, {corrupted.mean():.0%} of them corrupted; reference and kind left out")
+    print(f"{'reference':<14}{'AUROC':>8}{'balanced accuracy':>20}")
+    everything = []
+    for name in sets:
+        truths, scores = [], []
+        for group in range(GROUPS):
+            left_out = np.isin(sources, [*kinds[group::GROUPS], *list(sets)[group::GROUPS]])
+            train, test = (references != name) & ~left_out, (references == name) & left_out
+            model = LogisticRegressionCV(Cs=6, cv=3, class_weight="balanced", max_iter=2000)
+            scores.append(model.fit(Z[train], corrupted[train]).decision_function(Z[test]))
+            truths.append(corrupted[test])
+        truths, scores = np.concatenate(truths), np.concatenate(scores)
+        everything.append((roc_auc_score(truths, scores), balanced_accuracy_score(truths, scores > 0)))
+        print(f"{name:<14}{everything[-1][0]:>8.3f}{everything[-1][1]:>20.3f}")
+    print(f"{'average':<14}{np.mean(everything, axis=0)[0]:>8.3f}{np.mean(everything, axis=0)[1]:>20.3f}")
+
+
+def flagged(evaluations, sets, name):
+    """(reference, corruption or set, whether corrupted, compressed z-scores) of every flagged image."""
+    parts = split(sets[name].sources, 0)
+    describe = lambda images: descriptor(statistics(evaluations, images), DEFAULT_PRESET)  # noqa: E731
+    detector = AnomalyDetector().fit(describe(sets[name].images)[parts["fit"]])
+    clean = sets[name].images[parts["test"]][:COUNT]
+    batches = [(kind, True, describe(corrupt(clean, kind, SEVERITY))) for kind in CORRUPTIONS]
+    batches += [(other, False, describe(sets[other].images)[:60]) for other in sets if other != name]
+    for source, is_corrupted, X in batches:
+        for z_scores in detector.z_scores(X[detector.predict(X) == -1]):
+            yield name, source, is_corrupted, np.arcsinh(z_scores)
+
+
+if __name__ == "__main__":
+    main()
