@@ -111,6 +111,11 @@ class ModelFolder:
             f"or pass allow_pickle=True to read tensors from a pickled {pickled.name} whose author you trust"
         )
 
+    def stamp(self):
+        """What changes when a file of the folder does: a model is loaded again then."""
+        files = sorted(path for pattern in ("*", "*/*") for path in self.path.glob(pattern) if path.is_file())
+        return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+
     def fingerprint(self, parts, given):
         """A hash of configurations, weights and what was given beside them."""
         digest = hashlib.sha256()

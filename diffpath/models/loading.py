@@ -45,7 +45,7 @@ def load_model(
         compile: whether ``torch.compile`` compiles the network when it is first called
 
     Returns:
-        a :class:`NoisePredictor`; loaded once per process for the same arguments
+        a :class:`NoisePredictor`; loaded once per process for the same arguments and files
 
     Raises:
         ModelError: if the model is missing, incomplete, of another architecture, or
@@ -57,7 +57,7 @@ def load_model(
         return model
     folder = find_folder(model, revision=revision, allow_pickle=allow_pickle)
     device = resolve_device(device)
-    return _load(folder, device, resolve_dtype(dtype, device), compile, tuple(given.items()))
+    return _load(folder, folder.stamp(), device, resolve_dtype(dtype, device), compile, tuple(given.items()))
 
 
 def resolve_device(device=None):
@@ -97,7 +97,7 @@ def _fast_dtype(device):
 
 
 @functools.lru_cache(maxsize=4)
-def _load(folder, device, dtype, compile, given):
+def _load(folder, stamp, device, dtype, compile, given):
     given = dict(given)
     config = folder.read_json(folder.scheduler)
     own = folder.own_config()

@@ -74,9 +74,8 @@ def load_module(folder, part, module_class):
     except MemoryError as error:
         raise ModelError(f"model {folder.name!r} does not fit into memory; choose a smaller one") from error
     except Exception as error:  # configuration, weights file and unpickler each raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"the {module_class.__name__} of model {folder.name!r} cannot be loaded from {part}: {reason}"
+            f"the {module_class.__name__} of model {folder.name!r} cannot be loaded: {_first_words(error)}"
         ) from error
     if missing := report["missing_keys"]:
         raise ModelError(
@@ -208,5 +207,9 @@ def _empty_prompt(folder):
         with torch.inference_mode():
             return encoder(tokens.input_ids)[0].clone()
     except Exception as error:  # transformers raises nearly anything on damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"the text encoder of model {folder.name!r} cannot be used: {reason}") from error
+        raise ModelError(f"the text encoder of model {folder.name!r} cannot be used: {_first_words(error)}") from error
+
+
+def _first_words(error, most=160):
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= most else lines[0][:most].rsplit(" ", 1)[0] + " …"
