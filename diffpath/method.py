@@ -1,5 +1,6 @@
 """DiffPathV2: images in, features and heatmaps out (arXiv 2507.22692)."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from .features import path_statistics, six_features, statistic_names
 from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
-from .options import MethodOptions
+from .options import MODEL_OPTIONS, MethodOptions
 from .ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
@@ -120,8 +121,14 @@ class DiffPathV2:
             seed=seed,
             **options,
         )
+        for name in model_options or {}:
+            if name not in MODEL_OPTIONS:
+                raise ValueError(f"unknown model option {name!r}; they are {', '.join(MODEL_OPTIONS)}")
         self.predictors = [load_model(model, each, dtype, **(model_options or {})) for each in _split_devices(device)]
         self.predictor = self.predictors[0]
+        self.model_options = dict(model_options or {})
+        if self.predictor.revision:
+            self.model_options["revision"] = self.predictor.revision  # a branch moves, a commit does not
         self.resolution = self.options.resolution or self.predictor.resolution
         self._check_side("resolution", self.resolution)
         self.tiles = self._cover()
@@ -145,6 +152,7 @@ class DiffPathV2:
         return {
             "model": self.predictor.name,
             "model_fingerprint": self.predictor.fingerprint,
+            "model_options": self.model_options,
             "options": self.options.to_dict(),
             "resolution": self.resolution,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
@@ -155,6 +163,13 @@ class DiffPathV2:
     def images_per_pass(self):
         """How many images are scored together."""
         return self._images_per_device * len(self.predictors)
+
+    @images_per_pass.setter
+    def images_per_pass(self, images):
+        if images < 1:
+            raise ValueError(f"batch_size must be at least 1, got {images}")
+        per_device = math.ceil(images / len(self.predictors))
+        self.max_evaluations = per_device * self.options.evaluations_per_image * len(self.tiles or [None])
 
     @property
     def _images_per_device(self):

@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 MIN_REFERENCE_SIZE = 3
 FEATURE_NAMES = ("error", "error²", "error³", "rate", "rate²", "rate³")
 ERROR_POWER_NAMES = ("signed", "absolute", "squared")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+# How a model is loaded, beside its name, device and dtype: arguments of ``load_model``
+MODEL_OPTIONS = ("prediction_type", "latent_scaling", "class_label", "revision", "allow_pickle", "compile")
 
 PRESETS = {
     # Chosen by measurement: the sign of the error is kept, and 1 − SSIM and other

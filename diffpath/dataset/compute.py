@@ -36,6 +36,7 @@ def compute_diffpath(
     num_workers=4,
     device=None,
     dtype=None,
+    model_options=None,
     overwrite=False,
     progress=None,
     **options,
@@ -54,7 +55,8 @@ def compute_diffpath(
             None. With None, and for reference images that are among ``samples``, each
             image is scored by a fit that did not see it; with None the fit is a Gaussian
             that also leaves out the most deviant 30 %, and p-values are approximate
-        model: ``"bundled"`` or the path of a diffusers folder
+        model: ``"bundled"``, the path of a diffusers folder, or a hub id such as
+            ``"google/ddpm-cifar10-32"``, which the run pins to its commit
         run_key: an identifier; prefix of fields and views
         rule: how images are chosen as likely out-of-distribution, as in
             :func:`set_diffpath_threshold`, which changes it later
@@ -63,8 +65,11 @@ def compute_diffpath(
         heatmaps: whether to write 1 − SSIM maps
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
-        device: a torch device; by default CUDA, then MPS, then the CPU
+        device: a torch device; by default CUDA, then MPS, then the CPU. Several, as a list
+            or separated by commas, share the images
         dtype: the network's autocast type; by default the fastest that the device computes well
+        model_options: further arguments of :func:`diffpath.load_model`, such as
+            ``{"prediction_type": "epsilon"}``
         overwrite: whether to delete an existing run of the same key first
         progress: whether to show a progress bar, a function of a FiftyOne progress bar,
             or None for FiftyOne's default
@@ -91,6 +96,7 @@ def compute_diffpath(
         num_workers=num_workers,
         device=device,
         dtype=dtype,
+        model_options=model_options,
         overwrite=overwrite,
         **options,
     )
@@ -111,6 +117,7 @@ def iterate_diffpath(
     num_workers=4,
     device=None,
     dtype=None,
+    model_options=None,
     overwrite=False,
     **options,
 ):
@@ -121,7 +128,7 @@ def iterate_diffpath(
     check_rule(rule, level)
     dataset = check_samples(samples, run_key)
     source = resolve_reference(dataset, samples, reference)
-    method = DiffPathV2(model, device=device, dtype=dtype, **options)
+    method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options, **options)
     set_batch_size(method, batch_size)
     source.check(method, num_workers)
 
@@ -148,7 +155,7 @@ def iterate_diffpath(
         status=COMPLETE,
         seconds=time.monotonic() - started,
         images_per_second=scanner.rate,
-        device=str(method.predictor.device),
+        device=", ".join(str(predictor.device) for predictor in method.predictors),
     )
     write_config(dataset, run_key, config)
     return DiffPathRun.load(dataset, run_key)
@@ -156,11 +163,8 @@ def iterate_diffpath(
 
 def set_batch_size(method, batch_size):
     """Lets this many images enter one forward pass; None leaves the default."""
-    if batch_size is None:
-        return
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    method.max_evaluations = batch_size * method.options.evaluations_per_image
+    if batch_size is not None:
+        method.images_per_pass = batch_size
 
 
 def check_samples(samples, run_key):

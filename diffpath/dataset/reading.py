@@ -13,7 +13,8 @@ def read_images(paths, size, num_workers, lookahead):
 
     Args:
         paths: the files' paths
-        size: side of the square that images are resized to, in pixels
+        size: side of the square that images are resized to, in pixels; or several, through
+            which they pass one after the other
         num_workers: decoding threads, at least 1
         lookahead: how many images may be decoded and waiting
 

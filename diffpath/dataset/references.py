@@ -81,7 +81,7 @@ class SampleReference:
 
     def check(self, method, num_workers):
         lookahead = 2 * MIN_REFERENCE_SIZE
-        with closing(read_images(self.paths.values(), method.resolution, num_workers, lookahead)) as reader:
+        with closing(read_images(self.paths.values(), method.sides, num_workers, lookahead)) as reader:
             readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
         _check_readable(readable)
 

@@ -74,7 +74,7 @@ class Scanner:
         if not paths:
             return
         size = self.method.images_per_pass
-        reader = read_images(paths.values(), self.method.resolution, self.num_workers, lookahead=4 * size)
+        reader = read_images(paths.values(), self.method.sides, self.num_workers, lookahead=4 * size)
         flushed = time.monotonic()
         batch = {}
         with closing(reader):

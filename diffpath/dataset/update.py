@@ -41,7 +41,16 @@ def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers
     dataset = check_samples(samples, run_key)
     config = read_finished(dataset, run_key)
     made_by, fields = config["made_by"], config["fields"]
-    method = DiffPathV2(model or made_by["model"], device=device, dtype=made_by["dtype"], **made_by["options"])
+    model_options = dict(made_by.get("model_options", {}))
+    if model is not None:
+        model_options.pop("revision", None)  # of the place where the model was
+    method = DiffPathV2(
+        model or made_by["model"],
+        device=device,
+        dtype=made_by["dtype"],
+        model_options=model_options,
+        **made_by["options"],
+    )
     set_batch_size(method, batch_size)
     detector = saved_reference(config).checked(method.made_by)
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, fields
 import torch
 
 from ..errors import ModelError
+from ..options import PREDICTION_TYPES
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 _EDM_KEYS = ("num_train_timesteps", "prediction_type", "sigma_min", "sigma_max", "sigma_data", "sigma_schedule")

@@ -7,7 +7,8 @@ import fiftyone.operators.types as types
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
-from ..options import ERROR_POWER_NAMES, PRESETS, MethodOptions
+from ..model_cards import MODEL_CARDS, find_card
+from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions
 
 # Form defaults do not reach callers from Python, so that this table serves both
 DEFAULTS = {"run_key": "diffpath", "model": "bundled", "heatmaps": True, "num_workers": 4}
@@ -41,7 +42,7 @@ def build_form(ctx):
     inputs = types.Object()
     inputs.view_target(ctx, require_flat=True)
     _add_reference(ctx, inputs)
-    _add_model(inputs)
+    _add_model(ctx, inputs)
     _add_run_key(ctx, inputs)
     add_rule(ctx, inputs)
     inputs.bool(
@@ -55,6 +56,8 @@ def build_form(ctx):
     )
     if ctx.params.get("advanced"):
         _add_advanced(ctx, inputs)
+        if ctx.params.get("model", DEFAULTS["model"]) != DEFAULTS["model"]:
+            _add_model_options(inputs)
     _add_estimate(ctx, inputs)
     return inputs
 
@@ -76,6 +79,9 @@ def read_form(ctx):
         arguments["timestep_range"] = tuple(params.get(name, default) for name, default in ends)
     if params.get("ssim_weighting") in _WEIGHTING:
         arguments["ssim_weighting"] = _WEIGHTING[params["ssim_weighting"]]
+    model_options = {**params.get("model_options", {}), **{n: params[n] for n in MODEL_OPTIONS if n in params}}
+    if chosen := {name: value for name, value in model_options.items() if value is not False}:
+        arguments["model_options"] = chosen
     arguments["reference"] = _read_reference(ctx, params)
     return arguments
 
@@ -177,13 +183,53 @@ def add_choice(inputs, name, values, label, missing):
         prop.error_message = f"{missing}; choose another kind of reference"
 
 
-def _add_model(inputs):
+def _add_model(ctx, inputs):
+    choices = types.AutocompleteView()
+    for card in MODEL_CARDS:
+        choices.add_choice(card.id, label=card.id)
+    # Not an enum, whose values would be all that is allowed
     inputs.str(
         "model",
         default=DEFAULTS["model"],
+        view=choices,
         label="Model",
-        description="'bundled', or the path of a diffusers model folder on the machine that runs FiftyOne",
+        description="One of these, any other hub id, or the path of a diffusers folder on FiftyOne's machine",
     )
+    card = find_card(ctx.params.get("model", DEFAULTS["model"]))
+    if card and card.id != DEFAULTS["model"]:
+        inputs.view(
+            "model_card",
+            types.Notice(
+                label=card.summary(),
+                description="It is downloaded when it is first used. Facts are from its page and paper; we have not "
+                "run it.",
+            ),
+        )
+
+
+def _add_model_options(inputs):
+    inputs.str("revision", default=None, label="Revision", description="Hub branch, tag or commit; empty for main")
+    inputs.enum(
+        "prediction_type",
+        list(PREDICTION_TYPES),
+        default=None,
+        label="Prediction type",
+        description="Only for a model whose scheduler does not say it",
+    )
+    inputs.float(
+        "latent_scaling",
+        default=None,
+        label="Latent scaling",
+        description="Only for an autoencoder that does not say its scaling_factor",
+    )
+    inputs.int("class_label", default=None, min=0, label="Null class", description="Only for a class-conditional U-Net")
+    inputs.bool(
+        "allow_pickle",
+        default=False,
+        label="Allow pickled weights",
+        description="Read tensors from a .bin file where there are no safetensors",
+    )
+    inputs.bool("compile", default=False, label="Compile", description="Minutes at first, then faster; for large runs")
 
 
 def _add_run_key(ctx, inputs):
@@ -274,6 +320,20 @@ def _add_advanced(ctx, inputs):
         "resolution", default=None, min=8, label="Resolution", description="In pixels; empty for the model's own"
     )
     inputs.int(
+        "tile",
+        default=None,
+        min=8,
+        label="Tile",
+        description="Side in pixels of the tiles in which a larger resolution is seen; empty for whole images",
+    )
+    inputs.int(
+        "equalise_resampling",
+        default=None,
+        min=1,
+        label="Equalise resampling",
+        description="Bring every image to this side first, so that earlier resizing does not count; empty to leave out",
+    )
+    inputs.int(
         "batch_size",
         default=None,
         min=1,
@@ -281,7 +341,7 @@ def _add_advanced(ctx, inputs):
         description="Images per forward pass; empty to choose by device",
     )
     inputs.int("num_workers", default=DEFAULTS["num_workers"], min=1, label="Decoding threads")
-    inputs.str("device", default=None, label="Device", description="Such as cuda:1 or cpu; empty for the best one")
+    inputs.str("device", default=None, label="Device", description="Such as cuda:1, cpu, or cuda:0, cuda:1 to share")
 
 
 def _add_estimate(ctx, inputs):
@@ -295,7 +355,11 @@ def _add_estimate(ctx, inputs):
         return
     evaluations = ctx.params.get("num_timesteps") or MethodOptions.num_timesteps
     evaluations *= ctx.params.get("num_noise_draws") or MethodOptions.num_noise_draws
-    measured = _measured_evaluations_per_second(ctx.dataset, ctx.params.get("model", DEFAULTS["model"]))
+    model = ctx.params.get("model", DEFAULTS["model"])
+    measured = _measured_evaluations_per_second(ctx.dataset, model)
+    if not measured and model != DEFAULTS["model"]:
+        inputs.view("estimate", types.Notice(label=f"{count:,} images; {model} has not been timed here yet"))
+        return
     seconds = count * evaluations / (measured or _EVALUATIONS_PER_SECOND)
     basis = "from the speed of an earlier run" if measured else "a rough guess until a run has been timed here"
     inputs.view(
