@@ -26,10 +26,10 @@ class ModelCard:
     good_at: str
     settings: dict = field(default_factory=dict)
 
-    def summary(self):
-        """One line for a menu."""
+    def facts(self):
+        """All but the id in one line."""
         size = f", {self.parameters:g} M parameters" if self.parameters else ""
-        return f"{self.id}: {self.image_size}×{self.image_size}{size}, {self.licence}. {self.good_at}"
+        return f"{self.image_size}×{self.image_size}{size}, {self.licence}. {self.good_at}"
 
 
 _NOISE = {"prediction_type": "epsilon"}  # what these papers' networks predict
@@ -71,5 +71,5 @@ def add_arguments(parser):
 def run(arguments):
     """Prints the cards."""
     for card in MODEL_CARDS:
-        print(card.summary())
+        print(f"{card.id}: {card.facts()}")
     print("Of these only the bundled model was run by diffpath's authors; facts are from the models' pages and papers.")

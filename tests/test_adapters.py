@@ -24,6 +24,7 @@ VARIANCE_PRESERVING = {
     "trained betas": dict(trained_betas=BETAS),
 }
 EXPLODING = diffusers.ScoreSdeVeScheduler(num_train_timesteps=1000, sigma_min=0.01, sigma_max=50)
+EDM_SOLVER = diffusers.EDMDPMSolverMultistepScheduler()
 EDM = {kind: diffusers.EDMEulerScheduler(prediction_type=kind) for kind in ("epsilon", "v_prediction")}
 FAMILIES = {
     **{
@@ -103,6 +104,14 @@ def test_noising_agrees_with_the_schedulers_own(name, samples):
     clean, noise = samples[0].repeat(2, 1, 1, 1), samples[1].repeat(3, 1, 1, 1)
     actual = predictor.add_noise(clean, noise, TIMESTEPS)
     torch.testing.assert_close(actual, noised(scheduler, clean, noise, TIMESTEPS), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", [EDM_SOLVER, EDM["epsilon"]])
+def test_noise_levels_of_edm_rise_as_karras_et_al_have_them(scheduler):
+    schedule = read_schedule({**scheduler.config, "_class_name": type(scheduler).__name__}, "tiny")
+    ramp = np.linspace(0, 1, len(schedule))
+    expected = (0.002 ** (1 / 7) + ramp * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7  # equation 5
+    np.testing.assert_allclose(schedule.sigma, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANCE_PRESERVING)

@@ -64,6 +64,17 @@ def test_a_file_and_the_same_picture_in_memory_agree(tmp_path):
     np.testing.assert_array_equal(load_image(tmp_path / "photo.png", SIZE), prepare_image(picture(), SIZE))
 
 
+@pytest.mark.parametrize("side", [300, 512, 2000])
+def test_a_jpeg_and_the_same_pixels_as_png_are_resampled_alike(side, tmp_path):
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "photo.jpg", quality=95)
+    Image.open(tmp_path / "photo.jpg").convert("RGB").save(tmp_path / "photo.png")
+    jpeg, png = (load_image(tmp_path / name, SIZE).astype(int) for name in ("photo.jpg", "photo.png"))
+    assert np.abs(jpeg - png).max() <= 1
+
+
 @pytest.mark.parametrize(
     "array, message",
     [

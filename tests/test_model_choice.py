@@ -44,6 +44,7 @@ def test_the_form_offers_known_models_and_free_text(dataset):
     model = form(dataset)["model"]
     assert model["type"]["name"] == "String"  # an enum would refuse a folder
     assert [choice["value"] for choice in model["view"]["choices"]] == [card.id for card in MODEL_CARDS]
+    assert all("×" in choice["description"] for choice in model["view"]["choices"])
     assert model["view"].get("allow_user_input") is not False
 
 

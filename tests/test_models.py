@@ -429,6 +429,16 @@ def test_a_single_image_that_does_not_fit_is_one_sentence(photos):
     one_sentence(caught)
 
 
+def test_a_model_that_does_not_fit_is_one_sentence(folder, monkeypatch):
+    def full(module, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(diffusers.UNet2DModel, "to", full)
+    with pytest.raises(ModelError, match="does not fit into the memory of cpu; choose a smaller one") as caught:
+        load(folder)
+    one_sentence(caught)
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(photos):
     predictor, asked = limited(0, RuntimeError("expected scalar type Half"))
     with pytest.raises(RuntimeError, match="Half"):

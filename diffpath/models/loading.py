@@ -1,13 +1,15 @@
 """Loads a model onto a device; schedule and prediction type are read from the checkpoint, never guessed."""
 
 import functools
+from dataclasses import replace
 
 import torch
 
 from ..errors import ModelError
+from ..memory import is_out_of_memory
 from ..model_cards import find_card
 from .folder import AUTOENCODERS, BUNDLED_MODEL, find_folder
-from .networks import Network, load_module, load_network
+from .networks import load_module, load_network
 from .predictor import NoisePredictor
 from .schedule import VARIANCE_EXPLODING, read_schedule
 from .spaces import LatentSpace, PixelSpace
@@ -117,7 +119,6 @@ def _load(folder, stamp, device, dtype, compile, given):
         parts.append(autoencoder)
         scaling = given.get("latent_scaling", settings.get("latent_scaling"))
         space, image_channels = _load_latent_space(folder, autoencoder, scaling)
-        space.autoencoder.to(device)
     else:
         space = PixelSpace(low=0.0 if config.get("_class_name") == VARIANCE_EXPLODING else -1.0)
     if image_channels not in (1, 3):
@@ -129,7 +130,10 @@ def _load(folder, stamp, device, dtype, compile, given):
         parts.append(folder.part(["text_encoder"]))
     try:
         network = _place(network, device, compile)
-    except torch.OutOfMemoryError as error:
+        space.to(device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise ModelError(
             f"model {folder.name!r} does not fit into the memory of {device}; choose a smaller one"
         ) from error
@@ -155,14 +159,7 @@ def _place(network, device, compile):
     if device.type == "cuda":
         module = module.to(memory_format=torch.channels_last)
     extras = {name: value.to(device) for name, value in network.extras.items()}
-    return Network(
-        torch.compile(module) if compile else module,
-        extras,
-        channels=network.channels,
-        sample_size=network.sample_size,
-        multiple=network.multiple,
-        width=network.width,
-    )
+    return replace(network, module=torch.compile(module) if compile else module, extras=extras)
 
 
 def _load_latent_space(folder, part, scaling):

@@ -16,6 +16,9 @@ class PixelSpace:
             raise ValueError(f"low must be -1 or 0, got {low}")
         self.low = low
 
+    def to(self, device):
+        """Pixels need nothing of a device."""
+
     def encode(self, images):
         """Images ``(N, C, H, W)`` in [−1, 1] as the network sees clean images."""
         return images if self.low == -1 else (images + 1) / 2
@@ -42,6 +45,10 @@ class LatentSpace:
         self.autoencoder = autoencoder
         self.factor = factor
         self.scaling, self.shift = scaling, shift
+
+    def to(self, device):
+        """Moves the autoencoder."""
+        self.autoencoder.to(device)
 
     @torch.inference_mode()
     def encode(self, images):

@@ -186,7 +186,7 @@ def add_choice(inputs, name, values, label, missing):
 def _add_model(ctx, inputs):
     choices = types.AutocompleteView()
     for card in MODEL_CARDS:
-        choices.add_choice(card.id, label=card.id)
+        choices.add_choice(card.id, label=card.id, description=card.facts())
     # Not an enum, whose values would be all that is allowed
     inputs.str(
         "model",
@@ -200,7 +200,7 @@ def _add_model(ctx, inputs):
         inputs.view(
             "model_card",
             types.Notice(
-                label=card.summary(),
+                label=card.facts(),
                 description="It is downloaded when it is first used. Facts are from its page and paper; we have not "
                 "run it.",
             ),
