@@ -83,6 +83,30 @@ def test_an_early_repository_with_all_at_its_root_loads_once_its_prediction_type
     assert model.fingerprint != load(folder, prediction_type="sample").fingerprint
 
 
+def test_attention_under_its_names_of_2022_is_read(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    module = tiny.unet(
+        flip_sin_to_cos=False, freq_shift=1, downsample_padding=0, norm_eps=1e-6, attention_head_dim=None
+    )
+    folder = tiny.write_at_root(tmp_path, module, tiny.EARLY_SCHEDULER)
+    path = folder / "diffusion_pytorch_model.safetensors"
+    early = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(path)
+    renamed = {}
+    for name, value in state.items():
+        for new, old in early.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        renamed[name] = value
+    assert renamed.keys() != state.keys()
+    save_file(renamed, path)
+    x, t = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    with torch.no_grad():
+        expected = module(x, t).sample
+    actual = load(folder, prediction_type="epsilon").predict_noise(x, t)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_checkpoint_says_cannot_be_overruled(folder):
     with pytest.raises(ModelError, match="says prediction_type 'epsilon'"):
         load(folder, prediction_type="v_prediction")
@@ -468,9 +492,11 @@ def test_devices_work_at_the_same_time(photos):
     assert len(method.score_images(photos[:4])) == 4
 
 
-def test_an_impossible_device_is_named():
-    with pytest.raises(ModelError, match="got 'gpu 3'"):
-        load_model(device="gpu 3")
+@pytest.mark.parametrize("device", ["gpu 3", "cuda:99", "cpu, cuda:99"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ModelError, match=f"'{device.split(', ')[-1]}'") as caught:
+        DiffPathV2(device=device)
+    one_sentence(caught)
 
 
 def test_a_compiled_network_says_what_the_plain_one_does(folder, monkeypatch):

@@ -20,7 +20,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 # What neither of diffusers' configurations can say of a model; written by ``diffpath convert``
 OWN_CONFIG = "diffpath.json"
 OWN_KEYS = ("timestep_scale", "num_attention_heads", "class_label")
-NETWORKS, AUTOENCODERS = ("unet", "transformer"), ("vae", "vqvae")
+NETWORKS, AUTOENCODERS, TEXT_ENCODERS = ("unet", "transformer"), ("vae", "vqvae"), ("text_encoder",)
 
 _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -28,13 +28,13 @@ _PICKLED = "diffusion_pytorch_model.bin"
 _TEXT_WEIGHTS, _TEXT_PICKLED = "model.safetensors", "pytorch_model.bin"
 _PARTS = ("", *(f"{part}/" for part in (*NETWORKS, *AUTOENCODERS)))
 _CONFIGS = ["model_index.json", OWN_CONFIG, "config.json", "scheduler_config.json", "scheduler/*.json", "tokenizer/*"]
-_CONFIGS += [f"{part}/config.json" for part in (*NETWORKS, *AUTOENCODERS, "text_encoder")]
+_CONFIGS += [f"{part}/config.json" for part in (*NETWORKS, *AUTOENCODERS, *TEXT_ENCODERS)]
 _TENSORS = [
     f"{part}{name}"
     for part in _PARTS
     for name in (WEIGHTS, f"{WEIGHTS}.index.json", "diffusion_pytorch_model-*-of-*.safetensors")
 ]
-_TENSORS += [f"text_encoder/{_TEXT_WEIGHTS}"]
+_TENSORS += [f"{part}/{_TEXT_WEIGHTS}" for part in TEXT_ENCODERS]
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,33 @@ class ModelFolder:
                 raise ModelError(f"{OWN_CONFIG} of model {self.name!r} has {key!r}; it may have {', '.join(OWN_KEYS)}")
         return own
 
+    def missing_weights(self):
+        """Paths of the pickles that would stand in for safetensors that the folder lacks, for all its parts."""
+        for part in filter(None, (self.network, self.part(AUTOENCODERS), self.part(TEXT_ENCODERS))):
+            safe, pickled = self._candidates(part)
+            if not safe:
+                yield str(pickled.relative_to(self.path))
+
+    def _candidates(self, part):
+        text = part.name in TEXT_ENCODERS
+        patterns = (_TEXT_WEIGHTS,) if text else (WEIGHTS, "diffusion_pytorch_model-*-of-*.safetensors")
+        safe = sorted(path for pattern in patterns for path in part.glob(pattern))
+        return safe, part / (_TEXT_PICKLED if text else _PICKLED)
+
     def weights(self, part):
         """The weight files of a part and whether they are safetensors.
 
         Raises:
             ModelError: if there are none that may be read
         """
-        text = part.name == "text_encoder"
-        names = [_TEXT_WEIGHTS if text else WEIGHTS, "diffusion_pytorch_model-*-of-*.safetensors"]
-        if safe := sorted(path for name in names for path in part.glob(name)):
+        safe, pickled = self._candidates(part)
+        if safe:
             return safe, True
-        pickled = part / (_TEXT_PICKLED if text else _PICKLED)
         if self.allow_pickle and pickled.is_file():
             return [pickled], False
-        where = (part / names[0]).relative_to(self.path)
+        expected = (part / (_TEXT_WEIGHTS if part.name in TEXT_ENCODERS else WEIGHTS)).relative_to(self.path)
         raise ModelError(
-            f"model {self.name!r} has no {where}; save it with save_pretrained(safe_serialization=True), "
+            f"model {self.name!r} has no {expected}; save it with save_pretrained(safe_serialization=True), "
             f"or pass allow_pickle=True to read tensors from a pickled {pickled.name} whose author you trust"
         )
 
@@ -116,9 +127,10 @@ class ModelFolder:
         files = sorted(path for pattern in ("*", "*/*") for path in self.path.glob(pattern) if path.is_file())
         return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
-    def fingerprint(self, parts, given):
+    def fingerprint(self, given):
         """A hash of configurations, weights and what was given beside them."""
         digest = hashlib.sha256()
+        parts = filter(None, (self.network, self.part(AUTOENCODERS), self.part(TEXT_ENCODERS)))
         files = [path for part in parts for path in (part / "config.json", *self.weights(part)[0])]
         for path in (*files, self.scheduler, self.path / OWN_CONFIG):
             if path.is_file():
@@ -158,22 +170,9 @@ def find_folder(model, *, revision=None, allow_pickle=False):
         )
     path = _fetch(model, revision, [*_CONFIGS, *_TENSORS])
     folder = ModelFolder(path, model, revision=path.name, allow_pickle=allow_pickle)
-    if allow_pickle:
-        present = [part for part in (path / part for part in (*NETWORKS, *AUTOENCODERS, "text_encoder"))]
-        missing = [part for part in (folder.network, *present) if part.is_dir() and not _has_weights(folder, part)]
-        if missing:
-            names = [f"{part.relative_to(path)}/".removeprefix("./") for part in missing]
-            pickles = [f"{name}{_TEXT_PICKLED if name == 'text_encoder/' else _PICKLED}" for name in names]
-            _fetch(model, folder.revision, pickles)
+    if allow_pickle and (pickled := list(folder.missing_weights())):
+        _fetch(model, folder.revision, pickled)
     return folder
-
-
-def _has_weights(folder, part):
-    try:
-        folder.weights(part)
-    except ModelError:
-        return False
-    return True
 
 
 def _fetch(model, revision, patterns):

@@ -65,15 +65,25 @@ def load_model(
 def resolve_device(device=None):
     """The given device, or the best one that this machine has."""
     if device is not None:
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ModelError(f"device must be one such as 'cpu', 'cuda:1' or 'mps', got {device!r}") from error
+        return _check_device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _check_device(name):
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device must be one such as 'cpu', 'cuda:1' or 'mps', got {name!r}") from error
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= counts.get(device.type, 1):
+        raise ModelError(
+            f"there is no device {name!r} here, but {counts[device.type]} of its kind; use another or 'cpu'"
+        )
+    return device
 
 
 def resolve_dtype(dtype, device):
@@ -101,44 +111,30 @@ def _fast_dtype(device):
 @functools.lru_cache(maxsize=4)
 def _load(folder, stamp, device, dtype, compile, given):
     given = dict(given)
-    config = folder.read_json(folder.scheduler)
-    own = folder.own_config()
     card = find_card(folder.name)
-    settings = card.settings if card else {}  # what is known of keys that a checkpoint leaves out
-    known = None if "prediction_type" in config else settings.get("prediction_type")
+    known = card.settings if card else {}  # of keys that its checkpoint may leave out
+    own = folder.own_config()
+    config = folder.read_json(folder.scheduler)
+    unsaid = None if "prediction_type" in config else known.get("prediction_type")
     schedule = read_schedule(
         config,
         folder.name,
-        prediction_type=given.get("prediction_type", known),
+        prediction_type=given.get("prediction_type", unsaid),
         timestep_scale=own.get("timestep_scale", 1),
     )
     network = load_network(folder, class_label=given.get("class_label", own.get("class_label")))
-    parts = [folder.network]
-    image_channels = network.channels
-    if autoencoder := folder.part(AUTOENCODERS):
-        parts.append(autoencoder)
-        scaling = given.get("latent_scaling", settings.get("latent_scaling"))
-        space, image_channels = _load_latent_space(folder, autoencoder, scaling)
+    if folder.part(AUTOENCODERS):
+        space, image_channels = _load_latent_space(folder, given.get("latent_scaling", known.get("latent_scaling")))
     else:
-        space = PixelSpace(low=0.0 if config.get("_class_name") == VARIANCE_EXPLODING else -1.0)
+        space = PixelSpace(low=0.0 if config["_class_name"] == VARIANCE_EXPLODING else -1.0)
+        image_channels = network.channels
     if image_channels not in (1, 3):
         raise ModelError(
             f"model {folder.name!r} denoises {image_channels} channels, images have 1 or 3, and it has no autoencoder "
             f"({' or '.join(AUTOENCODERS)}) in its folder; choose another model or give the whole pipeline"
         )
-    if folder.part(["text_encoder"]) and "encoder_hidden_states" in network.extras:
-        parts.append(folder.part(["text_encoder"]))
-    try:
-        network = _place(network, device, compile)
-        space.to(device)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"model {folder.name!r} does not fit into the memory of {device}; choose a smaller one"
-        ) from error
     return NoisePredictor(
-        network,
+        _place(folder, network, space, device, compile),
         schedule,
         space=space,
         channels=network.channels,
@@ -150,21 +146,31 @@ def _load(folder, stamp, device, dtype, compile, given):
         dtype=dtype,
         name=folder.name,
         revision=folder.revision,
-        fingerprint=folder.fingerprint(parts, given),
+        fingerprint=folder.fingerprint(given),
     )
 
 
-def _place(network, device, compile):
-    module = network.module.to(device)
-    if device.type == "cuda":
-        module = module.to(memory_format=torch.channels_last)
-    extras = {name: value.to(device) for name, value in network.extras.items()}
+def _place(folder, network, space, device, compile):
+    """The network on a device, in the layout that is fastest there, and its space beside it."""
+    try:
+        module = network.module.to(device)
+        if device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last)
+        extras = {name: value.to(device) for name, value in network.extras.items()}
+        space.to(device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"model {folder.name!r} does not fit into the memory of {device}; choose a smaller one"
+        ) from error
     return replace(network, module=torch.compile(module) if compile else module, extras=extras)
 
 
-def _load_latent_space(folder, part, scaling):
+def _load_latent_space(folder, scaling):
     import diffusers
 
+    part = folder.part(AUTOENCODERS)
     config = folder.read_json(part / "config.json")
     kind = config.get("_class_name")
     if kind not in ("AutoencoderKL", "VQModel"):

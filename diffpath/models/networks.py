@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import ModelError
+from .folder import TEXT_ENCODERS
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _side(sample_size, folder):
 
 def _empty_prompt(folder):
     """The text encoder's output for an empty prompt, ``(1, tokens, channels)``."""
-    part = folder.part(["text_encoder"])
+    part = folder.part(TEXT_ENCODERS)
     if part is None:
         raise ModelError(f"model {folder.name!r} is conditioned on text but has no text_encoder; give a whole pipeline")
     try:
