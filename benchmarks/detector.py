@@ -149,7 +149,9 @@ TRANSFORMS = {
     "sign · log(1 + |x| / deviation)": _logarithm,
     "normal scores of ranks": _ranks,
     "arcsinh, linear within 1 sd": _robust(1),
-    "arcsinh, linear within 3 sd (ours)": _robust(3),
+    "arcsinh, linear within 3 sd": _robust(3),
+    "arcsinh, linear within 10 sd": _robust(10),
+    "arcsinh, linear within 30 sd (ours)": _robust(30),
 }
 
 

@@ -106,28 +106,29 @@ def _group(kind):
 
 def evaluate(dataset, run):
     """Per kind: AUROC and FPR at 95 % TPR against the clean queries, and the share flagged."""
-    import numpy as np
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from diffpath import evaluation
 
     score, queries = run.fields["score"], run.view(dataset)
     kinds = {group: sorted(queries.match({"group": group}).distinct("kind")) for group in ("intruder", "corruption")}
-    clean = np.array(queries.match({"kind": "clean"}).values(score))
+    clean = queries.match({"kind": "clean"}).values(score)
     results = {"positive class": "the intruder or the corrupted copy", "negative class": "clean queries", "kinds": {}}
     for group, names in kinds.items():
         for name in names:
-            positive = np.array(queries.match({"kind": name}).values(score))
-            labels, scores = np.r_[np.zeros(len(clean)), np.ones(len(positive))], np.r_[clean, positive]
-            false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
+            positive = queries.match({"kind": name}).values(score)
+            labels = [False] * len(clean) + [True] * len(positive)
+            measured = evaluation.evaluate(clean + positive, labels, threshold=run.threshold)
             results["kinds"][name] = {
                 "group": group,
-                "images": len(positive),
-                "auroc": roc_auc_score(labels, scores),
-                "fpr95": float(false_positive_rate[np.argmax(true_positive_rate >= 0.95)]),
-                "flagged": float((positive >= run.threshold).mean()),
+                "images": measured.num_positive,
+                "auroc": measured.auroc,
+                "auroc interval": measured.intervals["auroc"],
+                "fpr95": measured.fpr95,
+                "flagged": measured.true_positive_rate,
             }
+            results["flagged, clean"] = measured.false_positive_rate
     for group, names in kinds.items():
-        results[f"average auroc, {group}"] = float(np.mean([results["kinds"][name]["auroc"] for name in names]))
-    results["flagged, clean"] = float((clean >= run.threshold).mean())
+        aurocs = [results["kinds"][name]["auroc"] for name in names]
+        results[f"average auroc, {group}"] = sum(aurocs) / len(aurocs)
     results["milliseconds per image"] = 1000 / run.config["images_per_second"]
     results["unreadable"] = dataset.exists(run.fields["error"]).values(run.fields["error"])
     return results
@@ -135,13 +136,21 @@ def evaluate(dataset, run):
 
 def report(results, run):
     print(f"\nPositive class: {results['positive class']}; negative class: {results['negative class']}")
-    print(f"{'kind':<12}{'images':>8}{'AUROC':>9}{'FPR@95TPR':>12}{'flagged':>10}")
+    print(f"{'kind':<12}{'images':>8}{'AUROC':>9}{'95 % interval':>17}{'FPR@95TPR':>12}{'flagged':>10}")
     for group in ("intruder", "corruption"):
         for name, row in results["kinds"].items():
             if row["group"] == group:
-                print(f"{name:<12}{row['images']:>8}{row['auroc']:>9.3f}{row['fpr95']:>12.3f}{row['flagged']:>10.0%}")
+                interval = "{:.3f} to {:.3f}".format(*row["auroc interval"])
+                print(
+                    f"{name:<12}{row['images']:>8}{row['auroc']:>9.3f}{interval:>17}"
+                    f"{row['fpr95']:>12.3f}{row['flagged']:>10.0%}"
+                )
         print(f"{'average':<20}{results[f'average auroc, {group}']:>9.3f}  over kinds of {group}\n")
-    print(f"Clean queries flagged: {results['flagged, clean']:.1%} (by design about 5 %)")
+    print(
+        f"At a false-positive rate of {run.level:.0%}, {run.num_likely_ood} of {run.num_scored} images are flagged, "
+        f"and {results['flagged, clean']:.1%} of the clean queries; the smallest possible p-value is "
+        f"{run.smallest_p_value:.4f}"
+    )
     print(f"Time: {results['milliseconds per image']:.1f} ms per image on {run.config['device']}")
     print(f"Unreadable: {run.num_unreadable}")
     for error in results["unreadable"]:

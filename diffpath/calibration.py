@@ -19,9 +19,12 @@ only if its score is at least the threshold.
 import numbers
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
 
 DEFAULT_RULE, DEFAULT_LEVEL = "false_positive_rate", 0.05
+TAIL_SHAPE = 0.75
+_HIGHEST_RATE = 1e12  # where scores do not differ: whatever lies above them is flagged
 _SHARE = "a share between 0.000001 and 0.999"
 
 
@@ -64,12 +67,12 @@ class ConformalCalibration:
 class EmpiricalNull:
     """Tail probabilities fitted to the centre of scores that may be contaminated.
 
-    Half the squared Mahalanobis distance of a Gaussian, which is its negative
-    log-likelihood, has an upper tail that falls like exp(−s). Heavier ones fall more
-    slowly: above the median p(s) = ½ exp(−λ (s − median)), where λ is the maximum-likelihood
-    rate of the scores between the median and the 1 − trim quantile, those above counting
-    as censored there. Contaminants hide in the censored part; those that do not, make p
-    larger than it is. Below the median p is a rank.
+    Above the median m, a generalised Pareto tail p(s) = ½ (1 + ξ λ (s − m))^(−1/ξ). The rate
+    λ has the greatest likelihood for the scores between the median and the 1 − trim
+    quantile, those above counting as censored there: their values, which may be those of
+    contaminants, have no part in it. The shape ξ is fixed: on the development sets of
+    ``benchmarks/detector.py`` it lets 5 % flag about 5 % of clean images, where an exponential
+    tail (ξ = 0) would flag 12 %. Below the median p is a rank.
 
     An approximation, unlike conformal p-values, and an extrapolation below 1 / (n + 1).
 
@@ -83,17 +86,18 @@ class EmpiricalNull:
     def __init__(self, scores, trim):
         self.scores = np.sort(np.asarray(scores, np.float64))
         self.median, censored_from = np.quantile(self.scores, [0.5, 1 - trim])
-        excess = np.minimum(self.scores[self.scores > self.median], censored_from) - self.median
-        seen = np.count_nonzero((self.scores > self.median) & (self.scores <= censored_from))
-        self.rate = seen / excess.sum() if seen else np.inf
+        above = self.scores[self.scores > self.median]
+        excess = np.minimum(above, censored_from) - self.median
+        self.rate = _censored_rate(excess, np.count_nonzero(above <= censored_from))
 
     def p_values(self, scores):
         """Tail probabilities of scores, ``(m,)`` in [0, 1]."""
         scores = np.asarray(scores, np.float64)
         rank = 1 - np.searchsorted(self.scores, scores, side="left") / len(self.scores)
-        excess = np.maximum(scores - self.median, 0)
-        tail = 0.5 * np.exp(-np.multiply(self.rate, excess, where=excess > 0, out=np.zeros_like(excess)))
-        return np.where(excess > 0, np.minimum(tail, 0.5), np.maximum(rank, 0.5))
+        excess = scores - self.median
+        above = excess > 0
+        tail = 0.5 * (1 + TAIL_SHAPE * self.rate * np.where(above, excess, 0)) ** (-1 / TAIL_SHAPE)
+        return np.where(above, tail, np.maximum(rank, 0.5))
 
     own_p_values = p_values
 
@@ -101,7 +105,24 @@ class EmpiricalNull:
         """The least score from which p ≤ ``false_positive_rate``."""
         if false_positive_rate >= 0.5:
             return float(np.quantile(self.scores, 1 - false_positive_rate, method="higher"))
-        return float(np.nextafter(self.median + np.log(0.5 / false_positive_rate) / self.rate, np.inf))
+        excess = ((0.5 / false_positive_rate) ** TAIL_SHAPE - 1) / (TAIL_SHAPE * self.rate)
+        return float(np.nextafter(self.median + excess, np.inf))
+
+
+def _censored_rate(excess, seen):
+    """λ of greatest likelihood, where ``seen`` of the excesses are exact and the others at least that large."""
+    if not seen or not excess.any():
+        return _HIGHEST_RATE
+
+    def slope(rate):
+        """Of the log-likelihood in log λ; each excess falls from its exponent to nothing."""
+        reach = TAIL_SHAPE * rate * excess
+        exponents = np.full(len(excess), 1 / TAIL_SHAPE)
+        exponents[:seen] += 1
+        return seen - (exponents * reach / (1 + reach)).sum()
+
+    unit = 1 / excess.mean()
+    return float(brentq(slope, 1e-9 * unit, 1e9 * unit))
 
 
 def choose_threshold(rule, level, scores, calibration):

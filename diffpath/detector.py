@@ -16,16 +16,17 @@ SPLIT_FROM = 1000  # samples from which "auto" holds a part out
 _CALIBRATION_SHARE = 0.3
 _TRIM_ROUNDS = 2
 _IQR_OF_STANDARD_NORMAL = 1.349
-_LINEAR_RANGE = 3.0
+_LINEAR_RANGE = 30.0
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
     """Density of reference descriptors, with p-values; a low density is an anomaly.
 
     Descriptors are heavy-tailed, so each component is centred on its median, divided by
-    its interquartile range, compressed by an inverse hyperbolic sine (linear within three
-    robust standard deviations, logarithmic beyond) and standardised
-    (``benchmarks/detector.py`` measures this against the alternatives).
+    its interquartile range, compressed by an inverse hyperbolic sine (linear within thirty
+    robust standard deviations, logarithmic beyond) and standardised: as accurate as plain
+    standardisation where tails are harmless, and finite where they are not. Stronger
+    compression costs accuracy (``benchmarks/detector.py``).
 
     Nothing is judged by a fit that saw it. With ``"split"`` calibration, 30 % of the
     reference are held out of the fit and calibrate it. With ``"cross"``, each fold is
