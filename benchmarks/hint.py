@@ -58,7 +58,8 @@ def flagged(evaluations, sets, name):
     batches = [(kind, True, describe(corrupt(clean, kind, SEVERITY))) for kind in CORRUPTIONS]
     batches += [(other, False, describe(sets[other].images)[:60]) for other in sets if other != name]
     for source, is_corrupted, X in batches:
-        for z_scores in detector.z_scores(X[detector.predict(X) == -1]):
+        found = X[detector.predict(X) == -1]
+        for z_scores in detector.z_scores(found) if len(found) else ():
             yield name, source, is_corrupted, np.arcsinh(z_scores)
 
 
