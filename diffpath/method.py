@@ -162,19 +162,22 @@ class DiffPathV2:
     @property
     def images_per_pass(self):
         """How many images are scored together."""
-        return self._images_per_device * len(self.predictors)
+        return self._images_at_once(self.max_evaluations) * len(self.predictors)
 
     @images_per_pass.setter
     def images_per_pass(self, images):
         if images < 1:
             raise ValueError(f"batch_size must be at least 1, got {images}")
         per_device = math.ceil(images / len(self.predictors))
-        self.max_evaluations = per_device * self.options.evaluations_per_image * len(self.tiles or [None])
+        self.max_evaluations = per_device * self._passes_per_image
 
     @property
-    def _images_per_device(self):
-        evaluations = self.options.evaluations_per_image * len(self.tiles or [None])
-        return max(1, self.max_evaluations // evaluations)
+    def _passes_per_image(self):
+        return self.options.evaluations_per_image * len(self.tiles or [None])
+
+    def _images_at_once(self, max_evaluations):
+        """How many images a device scores together."""
+        return max(1, max_evaluations // self._passes_per_image)
 
     @property
     def _network_side(self):
@@ -217,8 +220,9 @@ class DiffPathV2:
         """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
         while True:
             tried = self.max_evaluations
+            count = self._images_at_once(tried)
             try:
-                parts = np.split(images, range(self._images_per_device, len(images), self._images_per_device))
+                parts = np.split(images, range(count, len(images), count))
                 return DiffPathResult.concatenate([self._score_chunk(predictor, part, tried) for part in parts])
             except Exception as error:
                 if not is_out_of_memory(error):
