@@ -1,5 +1,6 @@
 """Every kind of diffusion model against theory, diffusers' own schedulers and its own modules."""
 
+import copy
 import json
 
 import diffusers
@@ -50,7 +51,8 @@ def levels(scheduler, timesteps):
         alphas = scheduler.alphas_cumprod[timesteps].double()
         signal, sigma = alphas.sqrt(), (1 - alphas).sqrt()
     else:
-        ascending = scheduler.discrete_sigmas if scheduler is EXPLODING else scheduler.sigmas[:-1].flip(0)
+        exploding = isinstance(scheduler, diffusers.ScoreSdeVeScheduler)
+        ascending = scheduler.discrete_sigmas if exploding else scheduler.sigmas[:-1].flip(0)
         sigma = ascending[timesteps].double()
         signal = torch.ones_like(sigma)
     return signal.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
@@ -60,7 +62,7 @@ def output_that_means(scheduler, x, predicted_noise, signal, sigma):
     """What a network must say for a prediction ε̂, by each paper's definition of its output."""
     kind = scheduler.config.get("prediction_type")
     predicted_clean = (x - sigma * predicted_noise) / signal
-    if scheduler is EXPLODING:
+    if isinstance(scheduler, diffusers.ScoreSdeVeScheduler):
         return -predicted_noise / sigma
     if isinstance(scheduler, diffusers.EDMEulerScheduler):
         data = scheduler.config.sigma_data
@@ -73,18 +75,23 @@ def output_that_means(scheduler, x, predicted_noise, signal, sigma):
 
 
 def predictor_that_predicts(scheduler, predict, **options):
-    """A model of a scheduler whose network says ε̂ = predict(x_t) in its own terms."""
+    """A model of a scheduler whose network says ε̂ = predict(x_t, a, σ) in its own terms."""
     schedule = read_schedule(dict(scheduler.config, _class_name=type(scheduler).__name__), "tiny")
+    return NoisePredictor(network_that_predicts(scheduler, schedule.conditioning, predict), schedule, **options)
+
+
+def network_that_predicts(scheduler, told, predict):
+    """A network that is told one of ``told`` per timestep and says ε̂ = predict(x_t, a, σ) in its own terms."""
 
     def network(inputs, conditioning):
-        rows = (schedule.conditioning[None].double() - conditioning[:, None].double()).abs().argmin(1)
+        rows = (told[None].double() - conditioning[:, None].double()).abs().argmin(1)
         signal, sigma = levels(scheduler, rows)
         x = inputs.double()
         if isinstance(scheduler, diffusers.EDMEulerScheduler):  # c_in undone
             x = x * (sigma**2 + scheduler.config.sigma_data**2).sqrt()
         return output_that_means(scheduler, x, predict(x, signal, sigma), signal, sigma).float()
 
-    return NoisePredictor(network, schedule, **options)
+    return network
 
 
 @pytest.fixture
@@ -293,14 +300,7 @@ def test_a_tiny_model_of_every_kind_predicts_what_diffusers_own_parts_do(kind, t
 
         noise = torch.randn(clean.shape, generator=generator)
         x = noised(scheduler, clean, noise, timesteps)
-        signal, sigma = (
-            (level.float() for level in levels(scheduler, timesteps))
-            if kind != "variance exploding"
-            else (
-                torch.ones(2, 1, 1, 1),
-                scheduler.discrete_sigmas[timesteps].view(-1, 1, 1, 1),
-            )
-        )
+        signal, sigma = (level.float() for level in levels(scheduler, timesteps))
         if kind == "variance exploding":
             predicted = -sigma * parts["call"](x, sigma.flatten()).sample
         elif kind == "EDM":
@@ -318,6 +318,27 @@ def test_a_tiny_model_of_every_kind_predicts_what_diffusers_own_parts_do(kind, t
     actual = model.predict(clean, noise, timesteps)
     torch.testing.assert_close(actual.noise, predicted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.decode(actual.clean), reconstruction.clamp(-1, 1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_kind_has_no_error_where_its_network_knows_the_noise(kind, tmp_path):
+    scheduler = ADAPTERS[kind](tmp_path)["scheduler"]
+    model = load_model(str(tmp_path), "cpu", "float32")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, model.image_channels, tiny.SIDE, tiny.SIDE, generator=generator) * 2 - 1
+    latents = model.encode(images)
+    noise = torch.randn(1, *latents.shape[1:], generator=generator)
+    timesteps = torch.tensor([50, 300, 600])
+    truth = noise[None].expand(2, 3, *noise.shape[1:]).flatten(0, 1).double()
+    perfect = copy.copy(model)
+    perfect.network = network_that_predicts(scheduler, model.schedule.conditioning, lambda *_: truth)
+    path = compute_trajectory(perfect, images, timesteps, noise, 1000)
+    assert path.score_error.abs().max() < 2e-4
+    expected = model.decode(latents)  # pixels come back as they were, latents as their autoencoder has them
+    if kind not in ("DiT", "unconditional latent", "Stable Diffusion"):
+        torch.testing.assert_close(expected, images)
+    for step in range(3):
+        torch.testing.assert_close(path.reconstruction[:, 0, step], expected, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)

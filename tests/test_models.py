@@ -186,6 +186,21 @@ def test_a_class_must_be_one_of_the_networks(tmp_path, label, message):
     assert load(tmp_path, class_label=2).network.extras["class_labels"].tolist() == [2]
 
 
+def test_a_dit_under_its_published_class_name_is_read(tmp_path):
+    module = tiny.dit()
+    tiny.write(tmp_path, module, diffusers.DDIMScheduler(), part="transformer", space=("vae", tiny.autoencoder()))
+    path = tmp_path / "transformer" / "config.json"
+    tiny.edit_json(path, _class_name="Transformer2DModel", use_linear_projection=False, only_cross_attention=False)
+    model = load(tmp_path)
+    assert model.network.extras["class_labels"].tolist() == [5] and model.resolution_multiple == 4
+    assert load(tmp_path, class_label=2).network.extras["class_labels"].tolist() == [2]
+    with pytest.raises(ModelError, match="from 0 to 5"):
+        load(tmp_path, class_label=6)
+    tiny.edit_json(path, norm_type="ada_norm_single")
+    with pytest.raises(ModelError, match="must be a DiT"):
+        load(tmp_path)
+
+
 def test_a_text_model_that_wants_more_than_a_prompt_is_refused(tmp_path):
     tiny.write(tmp_path, tiny.text_unet(), diffusers.DDPMScheduler(), space=("vae", tiny.autoencoder()))
     with pytest.raises(ModelError, match="no text_encoder"):
