@@ -6,17 +6,24 @@ over all ordered pairs. Run it from the project's folder::
 
     python -m benchmarks.training bundled training/runs/*/model
 
-An image's descriptor is kept in the benchmark's cache under the model's fingerprint.
+An image's descriptor is kept in the benchmark's cache under the model's fingerprint. With
+``--linear CONFIG`` a second table gives the noise error by timestep on the development
+photographs, which no model was trained on, beside the optimal linear denoiser of that
+configuration's training crops.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from diffpath import AnomalyDetector, DiffPathV2, load_model
+from diffpath.training.config import read_config
+from diffpath.training.crops import load_crops
+from diffpath.training.report import TIMESTEP_FRACTIONS, linear_baseline, loss_by_timestep, to_network_scale
 
 from .accuracy.datasets import DEVELOPMENT, load_set, split
 from .accuracy.evaluations import cached
@@ -30,6 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="bundled, or diffusers folders")
     parser.add_argument("--count", type=int, default=COUNT, help="images of each set")
+    parser.add_argument("--linear", metavar="CONFIG", help="a training configuration, for the linear baseline")
     parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -38,6 +46,8 @@ def main():
     for model in arguments.models:
         rows[name_of(model)] = row = measure(model, arguments.count)
         print(line(name_of(model), row), flush=True)
+    if arguments.linear:
+        print(*loss_table(arguments.models, arguments.linear, arguments.count), sep="\n", flush=True)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
@@ -65,6 +75,23 @@ def descriptors(method, images):
     """The default preset's descriptor of a set, ``(N, D)``."""
     key = (method.predictor.fingerprint, repr(method.options), images)
     return cached("descriptors", key, lambda: method.score_images(images).descriptor)
+
+
+def loss_table(models, config, count):
+    """Lines of a Markdown table: the mean squared noise error by timestep, of the linear denoiser and each model."""
+    config = read_config(config)
+    predictors = {name_of(model): load_model(model, "cpu", "float32") for model in models}
+    predictor = next(iter(predictors.values()))
+    timesteps = [int(fraction * predictor.num_train_timesteps) for fraction in TIMESTEP_FRACTIONS]
+    photographs = load_set("photos").images[:count]
+    crops = replace(load_crops(config.data, config.seed), held_out=photographs)
+    columns = {"linear": linear_baseline(crops, predictor.alphas_cumprod[timesteps])}
+    for name, predictor in predictors.items():
+        columns[name] = loss_by_timestep(predictor, to_network_scale(photographs), timesteps)
+    yield f"| noise error at t | {' | '.join(str(t) for t in timesteps)} |"
+    yield "|" + "---|" * (len(timesteps) + 1)
+    for name, losses in columns.items():
+        yield f"| {name} | {' | '.join(f'{loss:.4f}' for loss in losses)} |"
 
 
 def line(name, row):
