@@ -9,14 +9,20 @@ uₖ = τₖ / num_train_timesteps is time as a fraction of the schedule. The su
 draws, timesteps, channels and pixels, and are divided by their number of terms, so that
 they do not scale with the resolution.
 
-Beside the six numbers stand statistics from the same network evaluations: the six sum
-over time and space, and lose where on the path and where in the image it is unusual.
+Beside the six numbers stand statistics and a map from the same network evaluations: the
+six sum over time and space, and lose where on the path and where in the image it is unusual.
 """
 
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from .ssim import local_mean
+
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
+CORRELATION_LAG = 4  # pixels
+ERROR_MAP_WINDOW = 7  # pixels
+ERROR_MAP_DECADES = 3
+_TINY = 1e-12  # below any mean square of errors that a network makes
 ERROR_POWERS = {
     "signed": lambda error: error,
     "absolute": torch.abs,
@@ -46,28 +52,68 @@ def six_features(score_error, time, *, error_power="signed", weights=None):
 
 def statistic_names(num_timesteps):
     """What each of the statistics of :func:`path_statistics` is, in their order."""
-    kinds = ("error", "absolute error", "offset", "fine dissimilarity")
+    kinds = ("relative error", "error's correlation", "fine dissimilarity")
     names = [f"{kind}, timestep {k + 1}" for kind in kinds for k in range(num_timesteps)]
-    return names + [f"dissimilarity, {quadrant}" for quadrant in QUADRANTS]
+    return names + [f"size of the error, {quadrant}" for quadrant in QUADRANTS]
 
 
-def path_statistics(score_error, offset, fine_dissimilarity, dissimilarity):
-    """Means per timestep over draws, channels and pixels, and means per quadrant over timesteps.
+def path_statistics(score_error, fine_dissimilarity):
+    """What the six sums lose of where on the path and where in the image it is unusual.
+
+    Per timestep, over draws, channels and pixels:
+
+        mean(e) / √mean(e²)         whether errors lean to one side, whatever their size
+        ½ Σ mean(e e′) / mean(e²)   their correlation over ``CORRELATION_LAG`` pixels, e′ lying
+                                    to the right of and below e: errors of structure, unlike
+                                    those of noise, hang together
+        mean(1 − SSIM)              with its standard constants: faint structure counts
+
+    and the logarithmic size of the error in each quadrant, averaged over timesteps. Chosen
+    by ``python -m benchmarks.accuracy ablations``.
 
     Args:
         score_error: e, float32 ``(N, D, T, C, H, W)``
-        offset: x̂₀ − x₀, likewise: how much brighter the reconstruction is
-        fine_dissimilarity: 1 − SSIM with its standard constants, ``(N, D, T, H, W)``:
-            unlike with raised constants, faint structure counts
-        dissimilarity: 1 − SSIM with raised constants, likewise
+        fine_dissimilarity: 1 − SSIM with its standard constants, ``(N, D, T, H, W)``
 
     Returns:
-        float32 ``(N, 4 T + 4)`` in the order of :func:`statistic_names`
+        float32 ``(N, 3 T + 4)`` in the order of :func:`statistic_names`
     """
-    kinds = (score_error, score_error.abs(), offset, fine_dissimilarity.unsqueeze(-3))
-    by_timestep = torch.cat([kind.mean(dim=(1, 3, 4, 5)) for kind in kinds], dim=1)
-    by_quadrant = adaptive_avg_pool2d(dissimilarity.mean(dim=(1, 2)), len(QUADRANTS) // 2).flatten(1)
-    return torch.cat([by_timestep, by_quadrant], dim=1)
+    lag = min(CORRELATION_LAG, min(score_error.shape[-2:]) - 1)
+    energy = _by_timestep(score_error**2).clamp_min(_TINY)
+    across = _by_timestep(score_error[..., lag:] * score_error[..., :-lag])
+    down = _by_timestep(score_error[..., lag:, :] * score_error[..., :-lag, :])
+    relative_error = _by_timestep(score_error) / energy.sqrt()
+    fine = fine_dissimilarity.mean(dim=(1, 3, 4))
+    by_quadrant = adaptive_avg_pool2d(_error_decades(score_error), len(QUADRANTS) // 2).flatten(1)
+    return torch.cat([relative_error, (across + down) / 2 / energy, fine, by_quadrant], dim=1)
+
+
+def error_maps(score_error):
+    """How large the score error is around each pixel, on a logarithmic scale.
+
+    e² is averaged over channels and a window of 7×7 pixels; its logarithm is averaged over
+    draws and timesteps, so that none outweighs the others, and smoothed over the same
+    window.
+
+    Args:
+        score_error: e, float32 ``(N, D, T, C, H, W)``
+
+    Returns:
+        float32 ``(N, H, W)`` in [0, 1]: 1 where the network finds nothing of the noise
+        (e² is 1 on average), 0 where e² is at most a thousandth
+    """
+    decades = local_mean(_error_decades(score_error), ERROR_MAP_WINDOW)
+    return (1 + decades / ERROR_MAP_DECADES).clamp(0, 1)
+
+
+def _error_decades(score_error):
+    """Decimal logarithm of e² around each pixel, averaged over draws and timesteps, ``(N, H, W)``."""
+    energy = local_mean(score_error.square().mean(dim=3), ERROR_MAP_WINDOW)
+    return energy.clamp_min(_TINY).log10().mean(dim=(1, 2))
+
+
+def _by_timestep(values):
+    return values.mean(dim=(1, 3, 4, 5))
 
 
 def _power_means(values):

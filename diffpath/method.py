@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
-from .features import path_statistics, six_features, statistic_names
+from .features import error_maps, path_statistics, six_features, statistic_names
 from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
@@ -33,15 +33,17 @@ class DiffPathResult:
     Attributes:
         features: float32 ``(N, 6)``: means of ẽ, ẽ², ẽ³ and of their temporal derivative
         profile: float32 ``(N, T)``: mean 1 − SSIM per timestep, in [0, 2]
-        statistics: float32 ``(N, 4 T + 4)``: means per timestep of the score error, its
-            absolute value, the reconstruction's offset, and 1 − SSIM with its standard
-            constants; then mean 1 − SSIM of each quadrant.
-            ``diffpath.features.statistic_names(T)`` names them
+        statistics: float32 ``(N, 3 T + 4)``: per timestep the mean score error relative to its
+            size, its correlation over some pixels, and 1 − SSIM with its standard
+            constants; then the error's size in each quadrant. ``diffpath.features.statistic_names(T)`` names them
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
             followed by ``profile`` and by ``statistics`` where the preset uses them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
             clipped, at the method's resolution; high where the model's reconstruction
             differs in structure
+        error_maps: float32 ``(N, H, W)`` in [0, 1]: the size of the score error around each
+            pixel, on a logarithmic scale; finds small foreign parts better than 1 − SSIM.
+            A latent model's are at its latent's side
     """
 
     features: np.ndarray
@@ -49,6 +51,7 @@ class DiffPathResult:
     statistics: np.ndarray
     descriptor: np.ndarray
     heatmaps: np.ndarray
+    error_maps: np.ndarray
 
     def __len__(self):
         return len(self.features)
@@ -184,7 +187,7 @@ class DiffPathV2:
         return self.resolution // self.predictor.space.factor
 
     def score_images(self, images):
-        """Computes features, profiles, descriptors and heatmaps.
+        """Computes features, profiles, descriptors and maps.
 
         Args:
             images: an iterable of PIL images, arrays or tensors of any size and mode, a
@@ -263,9 +266,7 @@ class DiffPathV2:
             weights=self._at_network_side(dissimilarity) if options.ssim_weighting else None,
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
-        statistics = path_statistics(
-            path.score_error, path.reconstruction - originals, moments.dissimilarity(STANDARD_C), heatmaps
-        )
+        statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
         parts = [features, *[profile] * options.use_profile, *[statistics] * options.use_statistics]
         return DiffPathResult(
             features=features.cpu().numpy(),
@@ -273,6 +274,7 @@ class DiffPathV2:
             statistics=statistics.cpu().numpy(),
             descriptor=torch.cat(parts, dim=1).cpu().numpy(),
             heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1).cpu().numpy(),
+            error_maps=error_maps(path.score_error).cpu().numpy(),
         )
 
     def _to_network_scale(self, images):
@@ -326,7 +328,8 @@ class DiffPathV2:
         options, steps, side = self.options, self.options.num_timesteps, self.resolution
         statistics = len(statistic_names(steps))
         length = 6 + steps * options.use_profile + statistics * options.use_statistics
-        shapes = ((0, 6), (0, steps), (0, statistics), (0, length), (0, side, side))
+        maps = (0, side, side), (0, self._network_side, self._network_side)
+        shapes = ((0, 6), (0, steps), (0, statistics), (0, length), *maps)
         return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))
 
 

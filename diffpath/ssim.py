@@ -55,6 +55,16 @@ class LocalMoments:
         return (1 - similarity).mean(dim=-3)
 
 
+def local_mean(values, window):
+    """Means over a square window, the border mirrored with its edge pixels.
+
+    Args:
+        values: float32 ``(..., H, W)``
+        window: side of the window in pixels, odd
+    """
+    return _local_mean(values, _window_weights(window, None))
+
+
 @functools.lru_cache
 def _window_weights(window, sigma):
     if sigma is None:

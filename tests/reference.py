@@ -5,7 +5,7 @@ Written from the definitions, to check ``diffpath`` against; symbols as in
 """
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.metrics import structural_similarity
 
 DATA_RANGE = 2.0
@@ -78,15 +78,40 @@ def six_numbers(score_error, times, *, error_power, weights=None):
     return [np.mean(values**power) for values in (z, delta) for power in (1, 2, 3)]
 
 
-def quadrants(maps):
-    """Means of the four quadrants of ``(N, H, W)``, row by row."""
-    height, width = maps.shape[1] // 2, maps.shape[2] // 2
-    halves = [
-        (rows, columns)
-        for rows in (slice(height), slice(height, None))
-        for columns in (slice(width), slice(width, None))
+def relative_errors(errors):
+    """mean(e) / √mean(e²) per timestep of one image's errors ``(D, T, C, H, W)``."""
+    return [np.mean(errors[:, t]) / np.sqrt(np.mean(errors[:, t] ** 2)) for t in range(errors.shape[1])]
+
+
+def correlations(errors, lag=4):
+    """Autocorrelation at a lag along rows and along columns, averaged, per timestep of ``(D, T, C, H, W)``."""
+    out = []
+    for t in range(errors.shape[1]):
+        planes = errors[:, t].reshape(-1, *errors.shape[-2:])
+        along_rows = np.mean([plane[:, lag:] * plane[:, :-lag] for plane in planes])
+        along_columns = np.mean([plane[lag:] * plane[:-lag] for plane in planes])
+        out.append((along_rows + along_columns) / 2 / np.mean(planes**2))
+    return out
+
+
+def error_decades(errors, window=7):
+    """log₁₀ of the local mean square of one image's errors ``(D, T, C, H, W)``, mean over draws and timesteps."""
+    logs = [
+        np.log10(uniform_filter(np.mean(draw[t] ** 2, axis=0), window, mode="reflect"))
+        for draw in errors
+        for t in range(errors.shape[1])
     ]
-    return np.stack([maps[:, rows, columns].mean(axis=(1, 2)) for rows, columns in halves], axis=1)
+    return np.mean(logs, axis=0)
+
+
+def error_map(errors, window=7, decades=3):
+    """The same, smoothed, from −decades to 0, onto [0, 1]."""
+    return np.clip(1 + uniform_filter(error_decades(errors, window), window, mode="reflect") / decades, 0, 1)
+
+
+def quadrants(map_):
+    """Means of the four quadrants of ``(H, W)``, row by row."""
+    return [part.mean() for half in np.vsplit(map_, 2) for part in np.hsplit(half, 2)]
 
 
 def reference_method(
@@ -100,15 +125,14 @@ def reference_method(
         noise: ε ``(D, C, H, W)``
 
     Returns:
-        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 4 T + 4)`` and
-        ``heatmaps (N, H, W)``
+        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 3 T + 4)``,
+        ``heatmaps`` and ``error_maps (N, H, W)``
     """
     images, predicted_noise, noise = (np.asarray(a, np.float64) for a in (images, predicted_noise, noise))
     timesteps = np.asarray(timesteps)
     noisy = noise_images(images, noise, timesteps, alphas_cumprod)
     reconstruction = reconstruct(noisy, predicted_noise, timesteps, alphas_cumprod)
     unlike = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=c)
-    raised = dissimilarity(images, reconstruction, window=7, sigma=None, c=(0.2, 0.2))
     fine = dissimilarity(images, reconstruction, window=window, sigma=sigma, c=(0.02**2, 0.06**2))
     errors = predicted_noise - noise[None, :, None]
     times = timesteps / len(alphas_cumprod)
@@ -119,14 +143,15 @@ def reference_method(
     return {
         "features": np.array(features),
         "profile": unlike.mean(axis=(1, 3, 4)),
-        "statistics": np.hstack(
+        "statistics": np.array(
             [
-                errors.mean(axis=(1, 3, 4, 5)),
-                np.abs(errors).mean(axis=(1, 3, 4, 5)),
-                (reconstruction - images[:, None, None]).mean(axis=(1, 3, 4, 5)),
-                fine.mean(axis=(1, 3, 4)),
-                quadrants(raised.mean(axis=(1, 2))),
+                relative_errors(error)
+                + correlations(error)
+                + list(unlike.mean(axis=(0, 2, 3)))
+                + quadrants(error_decades(error))
+                for error, unlike in zip(errors, fine)
             ]
         ),
         "heatmaps": np.clip(unlike.mean(axis=(1, 2)), 0, 1),
+        "error_maps": np.stack([error_map(error) for error in errors]),
     }

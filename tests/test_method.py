@@ -84,6 +84,7 @@ def test_tensor_code_agrees_with_the_independent_implementation(options, photos)
     assert_features_close(result.features, expected["features"])
     np.testing.assert_allclose(result.profile, expected["profile"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(result.statistics, expected["statistics"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.error_maps, expected["error_maps"], rtol=1e-4, atol=1e-5)
     if options["ssim_c"] == (0.2, 0.2) and options["ssim_sigma"] is None and "ssim_window" not in options:
         np.testing.assert_allclose(result.heatmaps, expected["heatmaps"], rtol=1e-4, atol=1e-5)
 
@@ -245,14 +246,16 @@ def test_results_have_the_documented_shapes_types_and_ranges(photos):
     shapes = {
         "features": (8, 6),
         "profile": (8, 4),
-        "statistics": (8, 20),
-        "descriptor": (8, 30),
+        "statistics": (8, 16),
+        "descriptor": (8, 26),
         "heatmaps": (8, 32, 32),
+        "error_maps": (8, 32, 32),
     }
     for name, shape in shapes.items():
         values = getattr(result, name)
         assert values.shape == shape and values.dtype == np.float32 and np.isfinite(values).all()
-    assert result.heatmaps.min() >= 0 and result.heatmaps.max() <= 1
+    for maps in (result.heatmaps, result.error_maps):
+        assert maps.min() >= 0 and maps.max() <= 1
     assert result.profile.min() >= 0 and result.profile.max() <= 2
     np.testing.assert_array_equal(result.descriptor, np.hstack([result.features, result.profile, result.statistics]))
 

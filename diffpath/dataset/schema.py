@@ -24,8 +24,9 @@ _DESCRIPTIONS = {
     "reference's median",
     "features": "DiffPath features: means of the score error, its square and cube, and of its rate over time likewise",
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
-    "statistics": "For each timestep, one kind after the other: mean score error, mean absolute score error, mean "
-    "offset of the reconstruction, mean 1 - SSIM with its standard constants; then mean 1 - SSIM of each quadrant",
+    "statistics": "For each timestep, one kind after the other: mean score error relative to its size, its "
+    "correlation over 4 pixels, mean 1 - SSIM with its standard constants; then the error's logarithmic size in each "
+    "quadrant",
     "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
     f"{HEATMAP_SCALE[0]:g} to {HEATMAP_SCALE[1]:g}",
     "error": "Why this image has no DiffPath score",
