@@ -14,9 +14,12 @@ has them: ``--folder SVHN=~/svhn`` (image files), ``--zoo cifar10 cifar100``.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from . import runs
+from .corruptions import SEVERITIES
+from .methods import METHODS
 
 COMMANDS = {
     "fetch": runs.fetch,
@@ -36,10 +39,16 @@ def main():
     parser.add_argument("--model", default="bundled", help="the base model: bundled, or a diffusers folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of splits and fits")
     parser.add_argument("--sets", choices=("development", "all"), default="development", help="all adds the test sets")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="of pairs; all by default")
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=PATH", help="the user's own set")
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo, test split")
+    parser.add_argument("--severities", type=int, nargs="+", default=list(SEVERITIES), help="of corruptions")
+    parser.add_argument(
+        "--resolutions", type=int, nargs="+", default=[32, 64, 128], help="of solar cells, in tiles of 32"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     arguments = parser.parse_args()
+    arguments.given = sys.argv[1:]
     for name in COMMANDS if arguments.command == "all" else [arguments.command]:
         COMMANDS[name](arguments)
 

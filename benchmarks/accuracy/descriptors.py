@@ -16,7 +16,7 @@ from diffpath.ssim import STANDARD_C, LocalMoments
 from .evaluations import to_network_scale
 from .packages import cache_folder
 
-VERSION = 1  # of the statistics; a change makes the cached ones void
+VERSION = 3  # of the statistics; a change makes the cached ones void
 SCALES = (2, 4, 8, 16)  # pixels over which errors are averaged before they are squared
 CONSTANTS = {"standard": STANDARD_C, "0.02": (0.02, 0.02), "0.1": (0.1, 0.1), "0.2": (0.2, 0.2), "0.5": (0.5, 0.5)}
 _CHUNK = 40
@@ -74,7 +74,7 @@ def _statistics(x0, error, reconstruction, evaluations):
         out[f"profile {name}"] = map_.mean(dim=(1, 3, 4))
         out[f"pooled 2 {name}"] = adaptive_avg_pool2d(map_.mean(dim=(1, 2)), 2).flatten(1)
         out[f"pooled 4 {name}"] = adaptive_avg_pool2d(map_.mean(dim=(1, 2)), 4).flatten(1)
-    out["library statistics"] = path_statistics(error, offset, maps["standard"], maps["0.2"])
+    out["library statistics"] = path_statistics(error, maps["standard"])
 
     def by_timestep(values):
         return values.mean(dim=(1, 3, 4, 5))

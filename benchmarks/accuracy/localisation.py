@@ -6,13 +6,14 @@ pixel, with its mean and deviation over the fit part.
 """
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.ndimage import label, uniform_filter
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.localisation import paste
-from diffpath.ssim import LocalMoments
+from diffpath.features import error_maps
+from diffpath.ssim import LocalMoments, local_mean
+from diffpath.trajectory import Trajectory
 
 from .datasets import load_set, split
 from .descriptors import CONSTANTS
@@ -21,6 +22,7 @@ from .evaluations import to_network_scale
 PATCH = 10
 GROUNDS = ("clothing", "solar cells", "textures", "photos")
 MOST_FALSE_POSITIVES = 0.3
+Z_SCORED = ("1 − SSIM, 0.2", "error map")
 _CHUNK = 30
 
 
@@ -42,14 +44,11 @@ def pasted_patches(ground, patch, count=60, seed=0):
 def anomaly_maps(evaluations, images):
     """Maps ``(N, 32, 32)`` by name, higher where more unusual, from one pass of the network."""
     whole = evaluations.trajectory(images)
-    parts = [
-        _maps(
-            to_network_scale(images[k : k + _CHUNK]),
-            whole.score_error[k : k + _CHUNK],
-            whole.reconstruction[k : k + _CHUNK],
-        )
-        for k in range(0, len(images), _CHUNK)
-    ]
+    parts = []
+    for k in range(0, len(images), _CHUNK):
+        chunk = slice(k, k + _CHUNK)
+        path = Trajectory(whole.score_error[chunk], whole.reconstruction[chunk])
+        parts.append(_maps(to_network_scale(images[chunk]), path))
     maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     grey = images.astype(float).mean(axis=3)
     deviation = [np.sqrt(np.maximum(uniform_filter(g * g, 7) - uniform_filter(g, 7) ** 2, 0)) for g in grey]
@@ -80,38 +79,17 @@ def region_overlap(masks, maps):
     return float(np.trapezoid(overlap, rates) / MOST_FALSE_POSITIVES)
 
 
-def _maps(images, error, reconstruction):
-    x0 = images[:, None, None]
-    steps = {"": slice(None), ", early": slice(0, 4), ", middle": slice(3, 7), ", late": slice(6, None)}
-    maps = {}
-    for window in (5, 7):
-        moments = LocalMoments(x0, reconstruction, window=window, sigma=None)
-        for name, c in CONSTANTS.items():
-            for part, chosen in steps.items():
-                maps[f"1-SSIM {window} {name}{part}"] = moments.dissimilarity(c)[:, 0, chosen].mean(1)
-    offset = reconstruction - x0
-    for part, chosen in steps.items():
-        maps[f"absolute error{part}"] = error[:, 0, chosen].abs().mean((1, 2))
-        maps[f"squared error{part}"] = error[:, 0, chosen].square().mean((1, 2))
-        maps[f"absolute offset{part}"] = offset[:, 0, chosen].abs().mean((1, 2))
-        # Relative to each timestep's mean, so that no timestep outweighs the others
-        squares = error[:, 0, chosen].square().mean(2)
-        maps[f"log error{part}"] = _smooth(squares, 5).clamp_min(1e-8).log().mean(1)
-    for name in [name for name in maps if "error" in name or "offset" in name]:
-        maps[f"{name}, blurred"] = _smooth(maps[name], 5)
+def _maps(images, path):
+    """1 − SSIM with several constants, as the library's heatmap has ``0.2``, and the size of the error."""
+    moments = LocalMoments(images[:, None, None], path.reconstruction, window=7, sigma=None)
+    maps = {f"1 − SSIM, {name}": moments.dissimilarity(c).mean(dim=(1, 2)) for name, c in CONSTANTS.items()}
+    maps["error map"] = error_maps(path.score_error)
+    maps["squared error, 7×7"] = local_mean(path.score_error.square().mean(dim=(1, 2, 3)), 7)
     return {name: values.numpy() for name, values in maps.items()}
 
 
-def _smooth(maps, size):
-    padded = torch.nn.functional.pad(maps.flatten(0, -3).unsqueeze(1), [size // 2] * 4, mode="replicate")
-    return torch.nn.functional.avg_pool2d(padded, size, stride=1).view(maps.shape)
-
-
-SHOWN = ("1-SSIM 7 standard", "1-SSIM 7 0.2", "absolute error, blurred", "local contrast")
-
-
-def measure(evaluations, shown=SHOWN, patches=("drawings", "noise"), count=60):
-    """(ground, patch, map) -> {"auroc", "pro"}, each map as it is and z-scored against the fit part."""
+def measure(evaluations, patches=("drawings", "noise"), count=30):
+    """(ground, patch, map) -> {"auroc", "pro"}; maps as they are, and two of them z-scored against the fit part."""
     rows = {}
     for ground in GROUNDS:
         inside = load_set(ground)
@@ -119,12 +97,9 @@ def measure(evaluations, shown=SHOWN, patches=("drawings", "noise"), count=60):
         fit = split(inside.sources, 0)["fit"]
         for patch in patches:
             images, masks = pasted_patches(ground, patch, count)
-            for name, maps in anomaly_maps(evaluations, images).items():
-                if name in shown:
-                    scored = z_scored(maps, usual[name][fit])
-                    rows[ground, patch, name] = {"auroc": pixel_auroc(masks, maps), "pro": region_overlap(masks, maps)}
-                    rows[ground, patch, f"{name}, z-scored"] = {
-                        "auroc": pixel_auroc(masks, scored),
-                        "pro": region_overlap(masks, scored),
-                    }
+            maps = anomaly_maps(evaluations, images)
+            for name in Z_SCORED:
+                maps[f"{name}, z-scored"] = z_scored(maps[name], usual[name][fit])
+            for name, values in maps.items():
+                rows[ground, patch, name] = {"auroc": pixel_auroc(masks, values), "pro": region_overlap(masks, values)}
     return rows

@@ -65,7 +65,7 @@ METHODS = {
     "DiffPath-1D": Method(10, _one_dimension, lambda seed: peers.KernelDetector(bandwidth=5), "trajectory"),
     "MSMA": Method(10, from_trajectory("msma"), peers.MixtureDetector, "trajectory"),
     "DDPM-OOD": Method(10, from_trajectory("ddpm-ood"), lambda seed: peers.MeanZScore(), "trajectory"),
-    "score-error MSE": Method(10, _mean_square, lambda seed: peers.MeanZScore(), "trajectory"),
+    "score-error MSE": Method(10, _mean_square, lambda seed: peers.KernelDetector(), "trajectory"),
     "frozen features": Method(
         0, lambda e, images: peers.frozen_features(images), lambda seed: peers.Neighbours(Normalizer()), "floor"
     ),

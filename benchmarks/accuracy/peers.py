@@ -6,7 +6,8 @@ and the detector that its authors fit on the in-distribution images.
     DiffPath-6D, -1D  DDIM inversion, Σ of powers of ε̂ and ∂t ε̂       arXiv 2405.11881
     MSMA              norms of the score of x₀ at T noise levels      arXiv 2010.13132
     DDPM-OOD          reconstructions from several noise levels       arXiv 2211.07740
-    score-error MSE   mean ‖ε̂ − ε‖², the denoising loss
+    score-error MSE   mean ‖ε̂ − ε‖², the denoising loss, as one number with a kernel density
+                      (one-sided, its average over ordered pairs is ½ by construction)
     frozen features   5 nearest neighbours, EfficientNet-Lite0
     raw pixels, HOG and LBP: 5 nearest neighbours
 

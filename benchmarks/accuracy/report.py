@@ -59,14 +59,16 @@ def write_pairs(folder, title, rows, provenance):
         }
         for name, row in rows.items()
     }
-    (folder / f"{title}.json").write_text(json.dumps({"provenance": provenance, "methods": stored}, indent=1) + "\n")
+    (folder / f"{title}.json").write_text(
+        json.dumps({"provenance": provenance, "methods": _rounded(stored)}, indent=1) + "\n"
+    )
     _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
 
 
-def write_corruptions(folder, rows, provenance):
-    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics."""
+def write_corruptions(folder, rows, count, provenance):
+    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics of ``count`` corrupted images."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Corruptions", "", *_provenance_lines(provenance), ""]
+    lines = [f"# Corruptions, {count} images of each kind", "", *_provenance_lines(provenance), ""]
     sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
     for severity in sorted(severities):
         lines += [f"## Severity {severity}, AUROC", "", "| set | method | average | " + " | ".join(kinds) + " |"]
@@ -81,7 +83,9 @@ def write_corruptions(folder, rows, provenance):
         lines.append("")
     (folder / "corruptions.md").write_text("\n".join(lines))
     stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
-    (folder / "corruptions.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+    (folder / "corruptions.json").write_text(
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+    )
 
 
 def write_solar(folder, rows, provenance):
@@ -95,7 +99,9 @@ def write_solar(folder, rows, provenance):
         lines.append(f"| {view} | " + " | ".join(cells) + " |")
     (folder / "solar.md").write_text("\n".join(lines) + "\n")
     stored = [{"view": view, "method": method, **row} for (view, method), row in rows.items()]
-    (folder / "solar.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+    (folder / "solar.json").write_text(
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+    )
 
 
 def write_localisation(folder, rows, provenance):
@@ -115,7 +121,9 @@ def write_localisation(folder, rows, provenance):
         lines.append(f"| {name} | " + " | ".join(f"{c['auroc']:.3f} / {c['pro']:.3f}" for c in cells) + " |")
     (folder / "localisation.md").write_text("\n".join(lines) + "\n")
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
-    (folder / "localisation.json").write_text(json.dumps({"provenance": provenance, "rows": stored}, indent=1) + "\n")
+    (folder / "localisation.json").write_text(
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+    )
 
 
 def _provenance_lines(provenance):
@@ -124,6 +132,15 @@ def _provenance_lines(provenance):
         f"`{provenance['command']}`, base model {provenance['model']} (`{provenance['fingerprint']}`), "
         f"seeds {', '.join(map(str, provenance['seeds']))}." + (f" Sets: {sets}." if sets else "")
     ]
+
+
+def _rounded(values):
+    """Figures to four places, which is more than they are worth."""
+    if isinstance(values, dict):
+        return {key: _rounded(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_rounded(value) for value in values]
+    return round(values, 4) if isinstance(values, float) else values
 
 
 def _bars(path, figures):
@@ -138,7 +155,7 @@ def _bars(path, figures):
     places = np.arange(len(names))
     axis.barh(places, [figures[n]["average"] for n in names], color="#4c78a8", label="average over pairs")
     axis.plot([figures[n]["minimum"] for n in names], places, "o", color="#d62728", label="lowest pair")
-    axis.set(yticks=places, yticklabels=names, xlim=(0.3, 1), xlabel="AUROC")
+    axis.set(yticks=places, yticklabels=names, xlim=(0, 1), xlabel="AUROC")
     axis.axvline(0.5, color="#999999", linewidth=0.8)
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.9 / height), ncols=2, frameon=False)
     figure.savefig(path, dpi=110)

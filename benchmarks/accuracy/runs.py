@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from . import localisation as places
 from . import report
-from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from .corruptions import CORRUPTIONS, corrupt
 from .datasets import DEVELOPMENT, SETS, TEST, load_folder, load_set, load_zoo, solar_cells_at, split
 from .evaluations import Evaluations, load_predictor
 from .methods import ABLATIONS, METHODS
@@ -13,7 +14,7 @@ from .protocol import metrics, run_pairs, summary
 
 CORRUPTED_SETS = ("clothing", "solar cells", "photos")
 CORRUPTED_METHODS = ("diffpath, default", "diffpath, six features", "frozen features", "image quality")
-CORRUPTED_COUNT = 45  # images of each kind and severity
+CORRUPTED_COUNT = 30  # images of each kind and severity
 
 
 def fetch(arguments):
@@ -27,7 +28,8 @@ def pairs(arguments):
     evaluations = Evaluations(load_predictor(arguments.model))
     sets, splits = _sets(arguments)
     rows = {}
-    for name, method in METHODS.items():
+    for name in arguments.methods:
+        method = METHODS[name]
         features = {key: method.features(evaluations, made.images) for key, made in sets.items()}
         results = run_pairs(features, splits, method.detector, list(sets), arguments.seeds)
         rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
@@ -52,38 +54,37 @@ def ablations(arguments):
 
 
 def corruptions(arguments):
-    """Clean against corrupted test images, by kind and severity."""
+    """Clean against corrupted test images, by kind and severity, for the first split."""
+    arguments.seeds = [0]
     evaluations = Evaluations(load_predictor(arguments.model))
+    sets = {name: load_set(name) for name in CORRUPTED_SETS}
     rows = {}
-    for inside in CORRUPTED_SETS:
-        made = load_set(inside)
+    for inside, made in sets.items():
         parts = split(made.sources, 0)
-        clean = made.images[parts["test"]]
-        for severity in _middle_first(SEVERITIES):
+        fitted = {}
+        for name in CORRUPTED_METHODS:
+            features = METHODS[name].features(evaluations, made.images)
+            detector = METHODS[name].detector(0).fit(features[parts["fit"]])
+            fitted[name] = detector, detector.score_samples(features[parts["test"]])
+        clean = made.images[parts["test"]][:CORRUPTED_COUNT]
+        for severity in _middle_first(arguments.severities):
             for kind in CORRUPTIONS:
-                corrupted = corrupt(clean[:CORRUPTED_COUNT], kind, severity)
-                for name in CORRUPTED_METHODS:
-                    method = METHODS[name]
-                    whole = method.features(evaluations, made.images)
-                    detector = method.detector(0).fit(whole[parts["fit"]])
-                    normal = detector.score_samples(whole[parts["test"]])
-                    scores = detector.score_samples(method.features(evaluations, corrupted))
+                corrupted = corrupt(clean, kind, severity)
+                for name, (detector, normal) in fitted.items():
+                    scores = detector.score_samples(METHODS[name].features(evaluations, corrupted))
                     rows[inside, kind, severity, name] = metrics(normal, scores)
-            done = [
-                row["auroc"]
-                for key, row in rows.items()
-                if key[0] == inside and key[2:] == (severity, CORRUPTED_METHODS[0])
-            ]
-            print(f"{inside}, severity {severity}: diffpath {np.mean(done):.3f}", flush=True)
-            report.write_corruptions(arguments.output, rows, _provenance(arguments, evaluations, {inside: made}))
+            average = np.mean([rows[inside, kind, severity, CORRUPTED_METHODS[0]]["auroc"] for kind in CORRUPTIONS])
+            print(f"{inside}, severity {severity}: {CORRUPTED_METHODS[0]} {average:.3f}", flush=True)
+            report.write_corruptions(arguments.output, rows, CORRUPTED_COUNT, _provenance(arguments, evaluations, sets))
 
 
 def solar(arguments):
     """Functional against defective solar cells, at several resolutions and tiled."""
     predictor = load_predictor(arguments.model)
     rows = {}
-    for view in ("32", "64 in tiles of 32", "128 in tiles of 32"):
-        good, bad = (solar_cells_at(int(view.split()[0]), defective) for defective in (False, True))
+    for resolution in arguments.resolutions:
+        view = "32" if resolution == 32 else f"{resolution} in tiles of 32"
+        good, bad = (solar_cells_at(resolution, defective) for defective in (False, True))
         for name in ("diffpath, default", "frozen features", "HOG and LBP"):
             rows[view, name] = _solar_row(Evaluations(predictor), METHODS[name], good, bad, arguments.seeds)
             print(f"{view:<22}{name:<25}{rows[view, name]['auroc']:.3f} ± {rows[view, name]['spread']:.3f}", flush=True)
@@ -91,13 +92,12 @@ def solar(arguments):
 
 
 def localisation(arguments):
-    """Pixel AUROC and PRO of the maps on pasted patches."""
-    from . import localisation as places
-
-    rows = places.measure(Evaluations(load_predictor(arguments.model)))
-    report.write_localisation(
-        arguments.output, rows, _provenance(arguments, Evaluations(load_predictor(arguments.model)), {})
-    )
+    """Pixel AUROC and PRO of maps on pasted patches, for the first split."""
+    arguments.seeds = [0]
+    evaluations = Evaluations(load_predictor(arguments.model))
+    rows = places.measure(evaluations)
+    sets = {name: load_set(name) for name in places.GROUNDS}
+    report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
 def _solar_row(evaluations, method, good, bad, seeds):
@@ -134,7 +134,7 @@ def _sets(arguments):
 
 def _provenance(arguments, evaluations, sets):
     return {
-        "command": f"python -m benchmarks.accuracy {arguments.command}",
+        "command": " ".join(["python -m benchmarks.accuracy", *arguments.given]),
         "model": Path(arguments.model).name,
         "fingerprint": evaluations.predictor.fingerprint,
         "seeds": list(arguments.seeds),
