@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import runs
 from .corruptions import SEVERITIES
-from .methods import METHODS
+from .methods import ABLATIONS, METHODS
 
 COMMANDS = {
     "fetch": runs.fetch,
@@ -42,6 +42,8 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="of pairs; all by default")
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=PATH", help="the user's own set")
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo, test split")
+    groups = list(dict.fromkeys(ablation.group for ablation in ABLATIONS.values()))
+    parser.add_argument("--groups", nargs="+", default=groups, choices=groups, help="of ablations")
     parser.add_argument("--severities", type=int, nargs="+", default=list(SEVERITIES), help="of corruptions")
     parser.add_argument(
         "--resolutions", type=int, nargs="+", default=[32, 64, 128], help="of solar cells, in tiles of 32"

@@ -112,37 +112,37 @@ def _gaussian(seed):
 ABLATIONS = {
     "default": Ablation(from_statistics(*DEFAULT)),
     "six features": Ablation(from_statistics("six signed")),
-    "raw score instead of the score error": Ablation(from_statistics("six of raw score"), group="paper's claims"),
-    "without the derivative": Ablation(columns("six signed", slice(0, 3)), group="paper's claims"),
-    "without the error": Ablation(columns("six signed", slice(3, 6)), group="paper's claims"),
+    "raw score instead of the score error": Ablation(from_statistics("six of raw score"), group="claims"),
+    "without the derivative": Ablation(columns("six signed", slice(0, 3)), group="claims"),
+    "without the error": Ablation(columns("six signed", slice(3, 6)), group="claims"),
     **{
         f"without the power {k + 1}": Ablation(
             lambda e, images, k=k: statistics(e, images)["six signed"][:, [c for c in range(6) if c % 3 != k]],
-            group="paper's claims",
+            group="claims",
         )
         for k in range(3)
     },
     **{
         f"{power}, {weight}": Ablation(
-            from_statistics(f"six {power}" + ("" if weight == "no weight" else f", {weight}")), group="weight and power"
+            from_statistics(f"six {power}" + ("" if weight == "no weight" else f", {weight}")), group="weights"
         )
         for power in ("signed", "absolute", "squared")
         for weight in ("no weight", "standard weight", "raised weight")
     },
-    "paper": Ablation(from_statistics(*PAPER), _gmm, group="paper's claims"),
+    "paper": Ablation(from_statistics(*PAPER), _gmm, group="claims"),
     "six features and profile": Ablation(from_statistics("six signed", "profile 0.2")),
     "default, Gaussian mixture": Ablation(from_statistics(*DEFAULT), _gmm, group="density"),
     "default, one robust Gaussian": Ablation(from_statistics(*DEFAULT), _gaussian, group="density"),
     "six features, Gaussian mixture": Ablation(from_statistics("six signed"), _gmm, group="density"),
     **{
         f"{number} timesteps": Ablation(
-            from_statistics(*DEFAULT), evaluations={"num_timesteps": number}, group="number of timesteps"
+            from_statistics(*DEFAULT), evaluations={"num_timesteps": number}, group="timesteps"
         )
         for number in (3, 5, 25, 50)
     },
     **{
         f"timesteps from {first} to {last}": Ablation(
-            from_statistics(*DEFAULT), evaluations={"timestep_range": (first, last)}, group="timestep range"
+            from_statistics(*DEFAULT), evaluations={"timestep_range": (first, last)}, group="range"
         )
         for first, last in ((0.0, 0.45), (0.1, 0.9), (0.3, 0.7))
     },

@@ -60,7 +60,7 @@ def write_pairs(folder, title, rows, provenance):
         for name, row in rows.items()
     }
     (folder / f"{title}.json").write_text(
-        json.dumps({"provenance": provenance, "methods": _rounded(stored)}, indent=1) + "\n"
+        json.dumps({"provenance": provenance, "methods": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
     _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
 
@@ -84,7 +84,7 @@ def write_corruptions(folder, rows, count, provenance):
     (folder / "corruptions.md").write_text("\n".join(lines))
     stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
     (folder / "corruptions.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
 
 
@@ -100,7 +100,7 @@ def write_solar(folder, rows, provenance):
     (folder / "solar.md").write_text("\n".join(lines) + "\n")
     stored = [{"view": view, "method": method, **row} for (view, method), row in rows.items()]
     (folder / "solar.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
 
 
@@ -122,7 +122,7 @@ def write_localisation(folder, rows, provenance):
     (folder / "localisation.md").write_text("\n".join(lines) + "\n")
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
     (folder / "localisation.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, indent=1) + "\n"
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
 
 

@@ -45,6 +45,8 @@ def ablations(arguments):
     sets, splits = _sets(arguments)
     rows = {}
     for name, ablation in ABLATIONS.items():
+        if ablation.group not in arguments.groups:
+            continue
         evaluations = Evaluations(predictor, **ablation.evaluations)
         features = {key: ablation.features(evaluations, made.images) for key, made in sets.items()}
         results = run_pairs(features, splits, ablation.detector, list(sets), arguments.seeds)
