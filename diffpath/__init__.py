@@ -19,6 +19,7 @@ _HOMES = {
     "Reference": "reference",
     "ReferenceSetError": "errors",
     "compute_diffpath": "dataset",
+    "continue_diffpath": "dataset",
     "delete_diffpath": "dataset",
     "evaluate_diffpath": "dataset",
     "get_diffpath_info": "dataset",

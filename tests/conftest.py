@@ -94,3 +94,12 @@ def method():
     from diffpath import DiffPathV2
 
     return DiffPathV2(dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory):
+    """Where the App tests leave screenshots: ``DIFFPATH_SCREENSHOTS``, or a folder that goes."""
+    folder = os.environ.get("DIFFPATH_SCREENSHOTS")
+    folder = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

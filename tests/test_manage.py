@@ -8,8 +8,15 @@ import pytest
 from conftest import ROOT
 from fiftyone import ViewField as F
 
-from diffpath import compute_diffpath, delete_diffpath, get_diffpath_info, load_diffpath_view, rename_diffpath
-from diffpath.dataset import manage
+from diffpath import (
+    compute_diffpath,
+    continue_diffpath,
+    delete_diffpath,
+    get_diffpath_info,
+    load_diffpath_view,
+    rename_diffpath,
+)
+from diffpath.dataset import heartbeat, iterate_diffpath, manage
 from diffpath.dataset.appearance import color_heatmaps, uncolor_heatmaps
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)
@@ -224,3 +231,75 @@ def test_a_colour_scheme_that_the_user_has_changed_since_stays(dataset):
     dataset.save()
     delete_diffpath(dataset, "k")
     assert dataset.app_config.color_scheme.opacity == 0.3 and not dataset.app_config.color_scheme.colorscales
+
+
+def interrupted(dataset, samples, **arguments):
+    """A run that stopped half way, as when the tab is closed."""
+    steps = iterate_diffpath(samples, run_key="k", num_timesteps=2, num_workers=2, batch_size=2, **arguments)
+    statuses = []
+    for step in steps:
+        statuses.append(get_diffpath_info(dataset, "k")["status"])
+        if step.done >= 6:
+            break
+    steps.close()
+    return statuses
+
+
+@pytest.mark.parametrize("reference", ["self", "tag", "view", "dataset"])
+def test_an_interrupted_run_is_continued_with_the_arguments_that_began_it(dataset, reference):
+    dataset.limit(4).tag_samples("normal")
+    target = dataset.skip(2)
+    references = {"self": None, "tag": "normal", "view": dataset.limit(5).sort_by("filepath"), "dataset": dataset}
+    statuses = interrupted(dataset, target, reference=references[reference], rule="count", level=3, tag="look")
+    assert statuses[-1] == "running"
+    info = get_diffpath_info(dataset, "k")
+    assert info["status"] == "interrupted" and 0 < info["num_done"] < 11
+    run = continue_diffpath(dataset, "k", progress=False)
+    assert get_diffpath_info(dataset, "k")["status"] == "complete" and "alive" not in run.config
+    assert set(dataset.exists("k_score").values("id")) == set(target.limit(10).values("id"))
+    assert (run.rule, run.level, dataset.match_tags("look").count()) == ("count", 3, 3)
+    whole = compute_diffpath(
+        target, reference=references[reference], run_key="whole", rule="count", level=3, num_timesteps=2, progress=False
+    )
+    assert whole.threshold == pytest.approx(run.threshold, rel=0.05)
+
+
+def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):
+    steps = iterate_diffpath(dataset, run_key="k", num_timesteps=2, batch_size=2)
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(ValueError, match="being computed now"):
+        compute_diffpath(dataset, run_key="k", **FAST)
+    with pytest.raises(ValueError, match="running"):
+        continue_diffpath(dataset, "k")
+    monkeypatch.setattr(heartbeat, "_process_exists", lambda process: False)  # as after kill -9
+    assert get_diffpath_info(dataset, "k")["status"] == "interrupted"
+    monkeypatch.undo()
+    assert get_diffpath_info(dataset, "k")["status"] == "running"
+    steps.close()
+    assert get_diffpath_info(dataset, "k")["status"] == "interrupted"
+
+
+def test_a_run_on_another_machine_counts_as_alive_as_long_as_it_says_so():
+    import time
+
+    alive = {"process": 1, "machine": "elsewhere", "at": time.time(), "done": 1, "total": 2}
+    assert heartbeat.is_alive({"alive": alive})
+    assert not heartbeat.is_alive({"alive": {**alive, "at": time.time() - 3600}})
+    assert not heartbeat.is_alive({})
+
+
+def test_a_view_saved_from_the_panel_and_the_workspace_go_with_the_run(dataset):
+    before = state(dataset)
+    compute_diffpath(dataset, run_key="k", **FAST)
+    dataset.save_view("k: mine", dataset.limit(1))
+    name = manage.save_run_view(dataset, "k", "score from 3", dataset.sort_by("k_score"))
+    with pytest.raises(ValueError, match="mine"):
+        manage.save_run_view(dataset, "k", "mine", dataset.limit(2))
+    manage.save_workspace(dataset, "k")
+    assert name in manage.belongings(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
+    rename_diffpath(dataset, "k", "n")
+    assert dataset.has_saved_view("n: score from 3") and dataset.list_workspaces() == ["n: workspace"]
+    delete_diffpath(dataset, "n")
+    dataset.delete_saved_view("k: mine")
+    assert state(dataset)["views"] == before["views"] and dataset.list_workspaces() == []

@@ -17,7 +17,19 @@ from diffpath import load_reference
 
 URI = "@diffpath/diffpath/compute_diffpath"
 EVALUATE = "@diffpath/diffpath/evaluate_diffpath"
-OPERATORS = ("compute_diffpath", "evaluate_diffpath")
+OPERATORS = (
+    "compute_diffpath",
+    "continue_diffpath",
+    "delete_diffpath",
+    "diffpath_panel",
+    "evaluate_diffpath",
+    "get_diffpath_info",
+    "load_diffpath_view",
+    "rename_diffpath",
+    "save_diffpath_workspace",
+    "set_diffpath_threshold",
+    "update_diffpath",
+)
 FAST = dict(num_timesteps=2, num_workers=2)
 
 

@@ -9,6 +9,7 @@ from .manage import (
     load_diffpath_view,
     rename_diffpath,
 )
+from .resume import continue_diffpath, iterate_continue
 from .runs import DiffPathRun
 from .scanning import drain
 from .thresholds import preview_threshold, set_diffpath_threshold
@@ -17,10 +18,12 @@ from .update import iterate_update, update_diffpath
 __all__ = [
     "DiffPathRun",
     "compute_diffpath",
+    "continue_diffpath",
     "delete_diffpath",
     "drain",
     "evaluate_diffpath",
     "get_diffpath_info",
+    "iterate_continue",
     "iterate_diffpath",
     "iterate_update",
     "list_diffpath_runs",

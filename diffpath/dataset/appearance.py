@@ -3,17 +3,18 @@
 import fiftyone as fo
 
 # 1 − SSIM from its lowest to its highest: dark where an image is as expected, bright where not.
-# Perceptually uniform (matplotlib's "inferno", CC0), so that equal steps look equal.
+# matplotlib's "viridis" (CC0), perceptually uniform. It is also the App's own: FiftyOne 1.22
+# was seen to draw it in the grid whatever scale a field has.
 COLORSCALE = (
-    (0.0, "rgb(0, 0, 4)"),
-    (0.125, "rgb(33, 12, 74)"),
-    (0.25, "rgb(87, 16, 110)"),
-    (0.375, "rgb(138, 34, 106)"),
-    (0.5, "rgb(188, 55, 84)"),
-    (0.625, "rgb(228, 90, 49)"),
-    (0.75, "rgb(249, 142, 9)"),
-    (0.875, "rgb(249, 203, 53)"),
-    (1.0, "rgb(252, 255, 164)"),
+    (0.0, "rgb(68, 1, 84)"),
+    (0.125, "rgb(71, 45, 123)"),
+    (0.25, "rgb(59, 82, 139)"),
+    (0.375, "rgb(44, 114, 142)"),
+    (0.5, "rgb(33, 145, 140)"),
+    (0.625, "rgb(40, 174, 128)"),
+    (0.75, "rgb(94, 201, 98)"),
+    (0.875, "rgb(173, 220, 48)"),
+    (1.0, "rgb(253, 231, 37)"),
 )
 TINT = "#ff5a1f"  # where the App colours by field: the stronger, the more unusual
 _OURS_ALONE = "value"  # ``color_by`` of a scheme that is made here

@@ -11,10 +11,11 @@ import fiftyone as fo
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from .appearance import color_heatmaps
+from .heartbeat import beating, is_alive
 from .judging import judge
 from .manage import delete_diffpath
 from .maps import run_folder
-from .references import check_images, resolve_reference
+from .references import check_images, resolve_reference, serialize
 from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, write_config
 from .scanning import Scanner, show_progress
 from .schema import create_fields
@@ -135,7 +136,8 @@ def iterate_diffpath(
     made_by = {**method.made_by, "reference": source.description}
     # Read first: a view over the scores of a run that is overwritten is empty afterwards
     target = dict(zip(*samples.values(["id", "filepath"])))
-    config = _begin(dataset, run_key, made_by, heatmaps, overwrite)
+    asked = {"samples": serialize(samples), "rule": rule, "level": level, "tag": tag}
+    config = _begin(dataset, run_key, made_by, heatmaps, asked, overwrite)
     store = FieldStore(dataset, config, target)
     archive = ReferenceArchive(Path(config["folder"]))
 
@@ -143,9 +145,7 @@ def iterate_diffpath(
     outside = {i: path for i, path in source.paths.items() if i not in target and i not in archive.descriptors}
 
     scanner = Scanner(method, num_workers, total=len(pending) + len(outside))
-    yield scanner.progress("Scoring images")
-    yield from scanner.run(pending, store, "Scoring images")
-    yield from scanner.run(outside, archive, "Reading the reference")
+    yield from beating(_scan(scanner, pending, store, outside, archive), dataset, run_key, config)
 
     fitted, reference_ids = source.fit({**archive.descriptors, **store.descriptors}, method)
     config.update(judge(dataset, config, store.descriptors, fitted, reference_ids))
@@ -159,6 +159,12 @@ def iterate_diffpath(
     )
     write_config(dataset, run_key, config)
     return DiffPathRun.load(dataset, run_key)
+
+
+def _scan(scanner, pending, store, outside, archive):
+    yield scanner.progress("Scoring images")
+    yield from scanner.run(pending, store, "Scoring images")
+    yield from scanner.run(outside, archive, "Reading the reference")
 
 
 def set_batch_size(method, batch_size):
@@ -178,7 +184,7 @@ def check_samples(samples, run_key):
     return dataset
 
 
-def _begin(dataset, run_key, made_by, heatmaps, overwrite):
+def _begin(dataset, run_key, made_by, heatmaps, asked, overwrite):
     """Registers a new run, or takes up an interrupted one that the same arguments began."""
     config = read_config(dataset, run_key)
     if config is not None and not overwrite:
@@ -186,6 +192,11 @@ def _begin(dataset, run_key, made_by, heatmaps, overwrite):
             raise ValueError(
                 f"dataset {dataset.name!r} already has a run {run_key!r}; pass overwrite=True to replace it, "
                 "or another run_key"
+            )
+        if is_alive(config):
+            raise ValueError(
+                f"run {run_key!r} is being computed now, {config['alive']['done']:,} of {config['alive']['total']:,} "
+                "images are done; wait for it, or pass overwrite=True to start again"
             )
         if config["made_by"] == made_by and config["heatmaps"] == heatmaps:
             return config
@@ -196,6 +207,7 @@ def _begin(dataset, run_key, made_by, heatmaps, overwrite):
     if config is not None:
         delete_diffpath(dataset, run_key)
     config = new_config(run_key, made_by=made_by, heatmaps=heatmaps, folder=run_folder(dataset, run_key))
+    config["asked"] = asked
     check_free(dataset, run_key, config)
     write_config(dataset, run_key, config)
     create_fields(dataset, config["fields"])

@@ -9,12 +9,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import fiftyone as fo
+
 from .appearance import color_heatmaps, uncolor_heatmaps
+from .heartbeat import is_alive
 from .maps import run_folder
 from .runs import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_config
 from .schema import flagged_view, view_names
 
-INTERRUPTED, DAMAGED = "interrupted", "damaged"
+PANEL_NAME = "diffpath_panel"
+RUNNING, INTERRUPTED, DAMAGED = "running", "interrupted", "damaged"
 
 
 def list_diffpath_runs(dataset):
@@ -41,10 +45,12 @@ def missing_fields(dataset, config):
 
 
 def run_status(dataset, config):
-    """``"complete"``, ``"interrupted"``, or ``"damaged"`` where fields were deleted by hand."""
+    """``"complete"``, ``"running"``, ``"interrupted"``, or ``"damaged"`` where fields were deleted by hand."""
     if missing_fields(dataset, config):
         return DAMAGED
-    return COMPLETE if config["status"] == COMPLETE else INTERRUPTED
+    if config["status"] == COMPLETE:
+        return COMPLETE
+    return RUNNING if is_alive(config) else INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def get_diffpath_info(dataset, run_key):
         run_key: the run's key
 
     Returns:
-        a dict: the run's record, with ``run_key``, ``status`` (``"complete"``, ``"interrupted"`` or
-        ``"damaged"``), ``missing_fields``, ``timestamp``, and for an interrupted run ``num_done``
+        a dict: the run's record, with ``run_key``, ``status`` (as in :func:`run_status`),
+        ``missing_fields``, ``timestamp``, and ``num_done`` where it is not complete
 
     Raises:
         ValueError: if the dataset has no diffpath run of that key
@@ -103,9 +109,53 @@ def get_diffpath_info(dataset, run_key):
         missing_fields=missing_fields(dataset, config),
         timestamp=dataset.get_run_info(run_key).timestamp,
     )
-    if info["status"] == INTERRUPTED:
+    if info["status"] in (RUNNING, INTERRUPTED):
         info["num_done"] = dataset.count(config["fields"]["features"])
     return info
+
+
+def describe_info(info):
+    """:func:`get_diffpath_info` for people: pairs of a label and a line of text."""
+    made_by = info["made_by"]
+    options = ", ".join(f"{name} {_plain(value)}" for name, value in made_by["options"].items() if value is not None)
+    rows = [("Status", info["status"] + _detail(info))]
+    if "num_scored" in info:
+        scored, flagged = info["num_scored"], info["num_likely_ood"]
+        rows += [
+            ("Images", f"{scored:,} scored, {flagged:,} flagged, {info['num_unreadable']:,} could not be read"),
+            ("Threshold", f"score from {info['threshold']:.4g} ({info['rule']} {info['level']:g})"),
+            ("Time", f"{info['seconds']:,.1f} s, {info['images_per_second']:,.1f} images/s on {info['device']}"),
+        ]
+    rows += [
+        ("Reference", ", ".join(f"{name} {value}" for name, value in made_by["reference"].items() if value)),
+        ("Model", f"{made_by['model']} at {made_by['resolution']} px, {made_by['dtype']}"),
+        ("Options", options),
+        ("Begun", f"{info['timestamp']:%Y-%m-%d %H:%M} UTC on {info['machine']}"),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in info["versions"].items())),
+        ("Files", info["folder"]),
+        ("Fields", ", ".join(info["fields"].values())),
+        ("Views", ", ".join(_own_views(info))),
+    ]
+    return rows
+
+
+def _detail(info):
+    if info["status"] == DAMAGED:
+        return f": {', '.join(info['missing_fields'])} were deleted"
+    return f": {info['num_done']:,} images are done" if "num_done" in info else ""
+
+
+def _plain(value):
+    return " to ".join(f"{item:g}" for item in value) if isinstance(value, list | tuple) else value
+
+
+def describe_belongings(owned):
+    """:class:`Belongings` for people: pairs of a label and a line of text, what there is none of left out."""
+    size = owned.num_bytes / 1e6
+    rows = [(kind.capitalize(), ", ".join(getattr(owned, kind))) for kind in ("fields", "views", "workspaces")]
+    if owned.folder:
+        rows.append(("Files", f"{owned.num_files:,} files, {size:.1f} MB, in {owned.folder}"))
+    return [(label, text) for label, text in rows if text]
 
 
 def load_diffpath_view(dataset, run_key, kind="ranked"):
@@ -133,6 +183,22 @@ def rename_diffpath(dataset, run_key, new_run_key):
         ValueError: if there is no such run, or names of the new key are taken
     """
     config = require_config(dataset, run_key)
+    renamed = _renamed_config(dataset, run_key, new_run_key, config)
+    with ExitStack() as undo:
+        _rename(dataset, run_key, new_run_key, config, renamed, undo)
+        undo.pop_all()  # everything went well
+
+
+def why_not_rename(dataset, run_key, new_run_key):
+    """Why :func:`rename_diffpath` would refuse a key, a sentence; None if it would not."""
+    try:
+        _renamed_config(dataset, run_key, new_run_key, require_config(dataset, run_key))
+    except ValueError as error:
+        return str(error)
+
+
+def _renamed_config(dataset, run_key, new_run_key, config):
+    """The record under the new key, if that can be had."""
     if not new_run_key.isidentifier():
         raise ValueError(f"run_key must be letters, digits and underscores, got {new_run_key!r}")
     if dataset.has_run(new_run_key):
@@ -142,7 +208,6 @@ def rename_diffpath(dataset, run_key, new_run_key):
     folder = run_folder(dataset, new_run_key)
     if folder.exists():
         raise ValueError(f"{folder} already exists; choose another key, or move it away")
-
     renamed = {
         **config,
         "fields": {kind: f"{new_run_key}_{kind}" for kind in config["fields"]},
@@ -152,9 +217,7 @@ def rename_diffpath(dataset, run_key, new_run_key):
         "workspaces": [_renamed(name, run_key, new_run_key) for name in config.get("workspaces", ())],
     }
     check_free(dataset, new_run_key, renamed)
-    with ExitStack() as undo:
-        _rename(dataset, run_key, new_run_key, config, renamed, undo)
-        undo.pop_all()  # everything went well
+    return renamed
 
 
 def _rename(dataset, run_key, new_run_key, config, renamed, undo):
@@ -220,6 +283,46 @@ def delete_diffpath(dataset, run_key):
     dataset.delete_run(run_key)
     shutil.rmtree(aside, ignore_errors=True)
     _remove_if_empty(folder.parent)
+
+
+def save_run_view(dataset, run_key, what, view):
+    """Saves a view under the run's key, to be renamed and deleted with the run.
+
+    Args:
+        what: the view's name without the run's key
+        view: the view
+
+    Returns:
+        its name
+
+    Raises:
+        ValueError: if a view of the user has that name
+    """
+    config, name = require_config(dataset, run_key), f"{run_key}: {what}"
+    own = config.get("saved_views", [])
+    if dataset.has_saved_view(name) and name not in own:
+        raise ValueError(f"dataset {dataset.name!r} already has a saved view {name!r}; rename it first")
+    dataset.save_view(name, view, description="Saved from the DiffPath panel", overwrite=True)
+    if name not in own:
+        write_config(dataset, run_key, {**config, "saved_views": [*own, name]})
+    return name
+
+
+def save_workspace(dataset, run_key):
+    """Saves a workspace: the grid, and the panel beside it, to be renamed and deleted with the run.
+
+    Returns:
+        its name
+    """
+    config, name = require_config(dataset, run_key), f"{run_key}: workspace"
+    grid = fo.Panel(type="Samples", pinned=True)
+    panel = fo.Panel(type=PANEL_NAME, state={"state": {"controls": {"run": run_key}}})
+    halves = [fo.Space(children=[child], active_child=child.component_id) for child in (grid, panel)]
+    workspace = fo.Space(children=halves, orientation="horizontal", sizes=[0.5, 0.5])
+    dataset.save_workspace(name, workspace, description="DiffPath's scores beside the images", overwrite=True)
+    if name not in config.get("workspaces", ()):
+        write_config(dataset, run_key, {**config, "workspaces": [*config.get("workspaces", ()), name]})
+    return name
 
 
 def _own_views(config):

@@ -13,6 +13,7 @@ from itertools import islice
 
 import fiftyone as fo
 import numpy as np
+from bson import json_util
 
 from ..options import MIN_REFERENCE_SIZE
 from .reading import read_images
@@ -130,8 +131,12 @@ def _tagged(dataset, tag):
 def _describe_collection(samples):
     if isinstance(samples, fo.Dataset):
         return {"kind": "dataset", "dataset": samples.name}
-    stages = samples._serialize(include_uuids=False)
-    return {"kind": "view", "dataset": samples.dataset_name, "name": samples.name, "stages": str(stages)}
+    return {"kind": "view", "dataset": samples.dataset_name, "name": samples.name, "stages": serialize(samples)}
+
+
+def serialize(samples):
+    """The stages of a view as JSON, by which it can be made again; None for a whole dataset."""
+    return None if isinstance(samples, fo.Dataset) else json_util.dumps(samples._serialize(include_uuids=False))
 
 
 def _check_readable(readable):

@@ -5,8 +5,9 @@ import os
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ..dataset import compute_diffpath, drain, iterate_diffpath
-from .forms import build_form, format_duration, read_form
+from ..dataset import compute_diffpath, iterate_diffpath
+from .forms import build_form, read_form
+from .running import run_delegated, run_in_app, summary_output
 
 
 class ComputeDiffPath(foo.Operator):
@@ -64,48 +65,7 @@ class ComputeDiffPath(foo.Operator):
 
     def execute(self, ctx):
         steps = iterate_diffpath(ctx.target_view(require_flat=True), **read_form(ctx))
-        return _run_delegated(ctx, steps) if ctx.delegated else _run_in_app(ctx, steps)
+        return run_delegated(ctx, steps) if ctx.delegated else run_in_app(ctx, steps)
 
     def resolve_output(self, ctx):
-        if not ctx.results:  # in the App, the ranked view and its notice are the output
-            return None
-        outputs = types.Object()
-        outputs.str("summary", label="Result", view=types.LabelValueView())
-        return types.Property(outputs, view=types.View(label="DiffPath"))
-
-
-def _run_in_app(ctx, steps):
-    """Yields progress, then shows the ranked view with its heatmaps."""
-    run = None
-    while run is None:
-        try:
-            step = next(steps)
-            yield ctx.ops.set_progress(label=_label(step), progress=step.fraction)
-        except StopIteration as finished:
-            run = finished.value
-    yield ctx.ops.reload_dataset()
-    yield ctx.ops.set_view(view=run.view(ctx.dataset))
-    shown = [run.fields[kind] for kind in ("heatmap", "score") if kind in run.fields]
-    yield ctx.ops.set_active_fields(shown)
-    yield ctx.ops.notify(summarise(run), variant="success" if run.num_scored else "warning")
-
-
-def _run_delegated(ctx, steps):
-    """Runs to the end and returns what the Runs page shows."""
-    run = drain(steps, lambda step: ctx.set_progress(progress=step.fraction, label=_label(step)))
-    return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
-
-
-def _label(step):
-    text = f"{step.label}: {step.done:,} of {step.total:,}"
-    if 0 < step.done < step.total:
-        text += f", {step.rate:.0f} images/s, {format_duration(step.seconds_left)} left"
-    return text
-
-
-def summarise(run):
-    """One sentence for the notice: how many images were scored, likely OOD and unreadable."""
-    return (
-        f"DiffPath scored {run.num_scored:,} images: {run.num_likely_ood:,} likely OOD, "
-        f"{run.num_unreadable:,} could not be read"
-    )
+        return summary_output(ctx)

@@ -6,6 +6,7 @@ from pathlib import Path
 import fiftyone.operators.types as types
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
 from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions
@@ -31,6 +32,12 @@ RULE_CHOICES = {
     "score": ("Score", "Flag from this score"),
 }
 _LEVEL_DEFAULTS = {"false_positive_rate": DEFAULT_LEVEL, "false_discovery_rate": 0.1, "percentile": 95, "count": 100}
+_EXISTING = {
+    COMPLETE: ("exists", "Choose another run key to keep it."),
+    RUNNING: ("is being computed now", "Wait for it, or choose another run key."),
+    INTERRUPTED: ("was interrupted", "Leave this off to go on where it stopped, with the same options as before."),
+    DAMAGED: ("has lost fields", "What is left of it is of no use."),
+}
 _METHOD_OPTIONS = tuple(field.name for field in fields(MethodOptions))
 _TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
@@ -252,9 +259,8 @@ def _add_run_key(ctx, inputs):
         return
     if config is None:
         return
-    finished = config["status"] == COMPLETE
-    what = "exists" if finished else "was interrupted"
-    otherwise = "Choose another run key to keep it." if finished else "Leave this off to go on where it stopped."
+    status = run_status(ctx.dataset, config)
+    what, otherwise = _EXISTING[status]
     inputs.view(
         "existing_run",
         types.Warning(
@@ -263,7 +269,7 @@ def _add_run_key(ctx, inputs):
         ),
     )
     overwrite = inputs.bool("overwrite", default=False, label="Overwrite")
-    if finished and not ctx.params.get("overwrite"):
+    if status != INTERRUPTED and not ctx.params.get("overwrite"):
         overwrite.invalid = True
         overwrite.error_message = "tick this to replace the run, or choose another run key"
 

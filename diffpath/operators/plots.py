@@ -1,0 +1,170 @@
+"""Plotly traces and layouts for the panel, readable on the App's dark and light backgrounds."""
+
+import numpy as np
+
+from ..dataset.appearance import COLORSCALE
+from ..dataset.explore import COMPONENT_NAMES, Axis
+from ..options import FEATURE_NAMES
+
+# Middle tones: distinct from each other and from both backgrounds, for colour-blind eyes as well
+REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"
+_MARGIN = {"t": 12, "l": 56, "r": 12, "b": 44}
+_UNUSUAL = 3  # robust standard deviations
+
+
+def histogram_traces(histogram):
+    """Bars of the reference and of the view, as percentages of each; the hover text gives counts."""
+    centres = (histogram.positions[1:] + histogram.positions[:-1]) / 2
+    widths = np.diff(histogram.positions)
+    spans = [f"{low:.4g} to {high:.4g}" for low, high in zip(histogram.edges, histogram.edges[1:])]
+    groups = (("reference", histogram.reference, REFERENCE_COLOR), ("this view", histogram.query, QUERY_COLOR))
+    return [
+        {
+            "type": "bar",
+            "name": name,
+            "x": centres.tolist(),
+            "y": (100 * counts / counts.sum()).tolist(),
+            "width": widths.tolist(),
+            "customdata": [[int(count), span] for count, span in zip(counts, spans)],
+            "hovertemplate": "%{customdata[0]} images<br>score %{customdata[1]}<extra>%{fullData.name}</extra>",
+            "marker": {"color": color},
+            "opacity": 0.7,
+        }
+        for name, counts, color in groups
+        if counts.any()
+    ]
+
+
+def histogram_layout(bins, threshold):
+    """The histogram's layout, with the threshold marked.
+
+    Args:
+        bins: ``Histogram.to_dict()``
+        threshold: where the threshold stands on the axis
+    """
+    x = {"title": {"text": "anomaly score"}, "fixedrange": True, "zeroline": False}
+    if bins["ticks"]:
+        x.update(tickvals=bins["ticks"][0], ticktext=bins["ticks"][1])
+    y = {"title": {"text": "% of images"}, "fixedrange": True, "type": "log" if bins["log_counts"] else "linear"}
+    place, end = float(np.clip(threshold, *bins["reach"])), bins["reach"][1]
+    area = {"type": "rect", "x0": place, "x1": end, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
+    line = {"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper"}
+    shapes = [
+        {**area, "fillcolor": FLAGGED_COLOR, "opacity": 0.08, "line": {"width": 0}},
+        {**line, "line": {"color": FLAGGED_COLOR, "width": 3}},
+    ]
+    return {
+        "barmode": "overlay",
+        "bargap": 0,
+        "dragmode": "select",
+        "selectdirection": "h",
+        "hovermode": "x",
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
+        "xaxis": x,
+        "yaxis": y,
+        "shapes": shapes,
+        "margin": {**_MARGIN, "t": 30},
+    }
+
+
+def scatter_traces(points, threshold):
+    """Points below the threshold and flagged ones, on axes that are compressed where outliers need it."""
+    columns = [_axis(points, column).place(points.xy[:, column]) for column in (0, 1)]
+    flagged = points.scores >= threshold
+    groups = (("below the threshold", ~flagged, QUERY_COLOR), ("flagged", flagged, FLAGGED_COLOR))
+    return [
+        {
+            "type": "scattergl",
+            "mode": "markers",
+            "name": name,
+            "x": [float(f"{value:.5g}") for value in columns[0][chosen]],
+            "y": [float(f"{value:.5g}") for value in columns[1][chosen]],
+            "ids": [sample_id for sample_id, is_in in zip(points.ids, chosen) if is_in],
+            "marker": {"color": color, "size": 6, "opacity": 0.75},
+            "hoverinfo": "none",
+        }
+        for name, chosen, color in groups
+        if chosen.any()
+    ]
+
+
+def scatter_layout(points, x, y):
+    """The scatter plot's layout; x and y are the names of its axes."""
+    axes = [_scatter_axis(points, column, name) for column, name in enumerate((x, y))]
+    return {
+        "dragmode": "lasso",
+        "hovermode": "closest",
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
+        "xaxis": axes[0],
+        "yaxis": axes[1],
+        "margin": {**_MARGIN, "t": 30},
+    }
+
+
+def z_score_traces(z):
+    """Bars of the six z-scores, unusual ones in the colour of flagged images."""
+    compressed = np.arcsinh(z)
+    return [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": list(FEATURE_NAMES),
+            "x": compressed.tolist(),
+            "text": [f"{value:+.1f}" for value in z],
+            "textposition": "auto",
+            "hoverinfo": "none",
+            "marker": {"color": [FLAGGED_COLOR if abs(value) > _UNUSUAL else REFERENCE_COLOR for value in z]},
+        }
+    ]
+
+
+def z_score_layout():
+    """Their layout: logarithmic beyond one standard deviation."""
+    marks = [-100, -10, -3, 0, 3, 10, 100]
+    x = {
+        "title": {"text": "robust standard deviations from the reference"},
+        "tickvals": np.arcsinh(marks).tolist(),
+        "ticktext": [f"{mark:+d}" if mark else "0" for mark in marks],
+        "range": np.arcsinh([-300, 300]).tolist(),
+        "fixedrange": True,
+    }
+    return {"xaxis": x, "yaxis": {"autorange": "reversed", "fixedrange": True}, "margin": {**_MARGIN, "l": 70}}
+
+
+def heatmap_traces(heatmap, scale):
+    """The sample's map in the run's colours, on the run's scale."""
+    return [
+        {
+            "type": "heatmap",
+            "z": np.round(heatmap, 3).tolist(),
+            "zmin": scale[0],
+            "zmax": scale[1],
+            "colorscale": [list(step) for step in COLORSCALE],
+            "colorbar": {"title": {"text": "1 − SSIM"}, "thickness": 14},
+            "hovertemplate": "%{z}<extra></extra>",
+        }
+    ]
+
+
+def heatmap_layout():
+    hidden = {"visible": False, "fixedrange": True}
+    return {
+        "xaxis": {**hidden, "constrain": "domain"},
+        "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
+        "margin": {"t": 12, "l": 12, "r": 12, "b": 12},
+    }
+
+
+def _axis(points, column):
+    return Axis(points.xy[:, column])
+
+
+def _scatter_axis(points, column, name):
+    title = name if name in COMPONENT_NAMES else f"{name} (robust sd)"
+    layout = {"title": {"text": title}, "zeroline": False}
+    ticks = _axis(points, column).ticks(points.xy[:, column]) if len(points.ids) else None
+    if ticks:
+        layout.update(tickvals=ticks[0], ticktext=ticks[1])
+    return layout

@@ -1,0 +1,58 @@
+"""Runs a generator of progress, in the App or in a delegated worker, and shows what came out."""
+
+import fiftyone.operators.types as types
+
+from ..dataset import drain
+from .forms import format_duration
+
+
+def run_in_app(ctx, steps):
+    """Yields progress, then shows the ranked view with its heatmaps."""
+    run = None
+    while run is None:
+        try:
+            step = next(steps)
+            yield ctx.ops.set_progress(label=_label(step), progress=step.fraction)
+        except StopIteration as finished:
+            run = finished.value
+    yield ctx.ops.reload_dataset()
+    yield ctx.ops.set_view(view=run.view(ctx.dataset))
+    yield show_heatmaps(ctx, run.fields)
+    yield ctx.ops.notify(summarise(run), variant="success" if run.num_scored else "warning")
+
+
+def run_delegated(ctx, steps):
+    """Runs to the end and returns what the Runs page shows."""
+    run = drain(steps, lambda step: ctx.set_progress(progress=step.fraction, label=_label(step)))
+    return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
+
+
+def _label(step):
+    text = f"{step.label}: {step.done:,} of {step.total:,}"
+    if 0 < step.done < step.total:
+        rate = f"{step.rate:.0f}" if step.rate >= 10 else f"{step.rate:.1f}"
+        text += f", {rate} images/s, {format_duration(step.seconds_left)} left"
+    return text
+
+
+def show_heatmaps(ctx, fields):
+    """Ticks a run's heatmap and score in the App's sidebar, beside what is ticked: it hides heatmaps by default."""
+    shown = [fields[kind] for kind in ("heatmap", "score") if kind in fields]
+    return ctx.ops.set_active_fields(list(dict.fromkeys([*(ctx.active_fields or ()), *shown])))
+
+
+def summarise(run):
+    """One sentence for the notice: how many images were scored, likely OOD and unreadable."""
+    return (
+        f"DiffPath scored {run.num_scored:,} images: {run.num_likely_ood:,} likely OOD, "
+        f"{run.num_unreadable:,} could not be read"
+    )
+
+
+def summary_output(ctx):
+    """What the Runs page shows of a delegated run; in the App, the ranked view and its notice are the output."""
+    if not ctx.results:
+        return None
+    outputs = types.Object()
+    outputs.str("summary", label="Result", view=types.LabelValueView())
+    return types.Property(outputs, view=types.View(label="DiffPath"))
