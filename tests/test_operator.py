@@ -51,7 +51,14 @@ def operator():
 
 def form(dataset, view=None, uri=URI, **params):
     """The form as the App would get it, input properties by name."""
-    context = ExecutionContext(
+    context = context_of(dataset, uri, view, **params)
+    resolved = foo.get_operator(uri).resolve_type(context, "inputs").to_json()
+    return resolved["type"]["properties"]
+
+
+def context_of(dataset, uri, view=None, **params):
+    """What an operator gets from the App."""
+    return ExecutionContext(
         dict(
             dataset_name=dataset.name,
             view=(view if view is not None else dataset.view())._serialize(),
@@ -61,8 +68,6 @@ def form(dataset, view=None, uri=URI, **params):
         executor=Executor(),
         operator_uri=uri,
     )
-    resolved = foo.get_operator(uri).resolve_type(context, "inputs").to_json()
-    return resolved["type"]["properties"]
 
 
 def text_of(prop):
@@ -271,7 +276,8 @@ def test_the_evaluation_form_asks_for_the_labels_of_a_field_that_does_not_say_it
     assert "'a'" in text_of(inputs["ood"]) and "'b'" in text_of(inputs["in_distribution"])
 
 
-def test_the_evaluation_shows_measures_and_a_picture(dataset, operator):
+def test_the_evaluation_shows_measures_and_a_picture(dataset, operator, monkeypatch):
+    monkeypatch.setattr(fo.config, "operator_timeout", 600)  # as it is outside the tests
     operator(dataset, reference="reference", progress=False, **FAST)
     params = dict(run_key="diffpath", ground_truth_field="tags", ood=["photos"])
     result = foo.execute_operator(EVALUATE, dict(dataset=dataset, params=params)).result
