@@ -23,7 +23,7 @@ from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
 
 DEFAULT_RULE, DEFAULT_LEVEL = "false_positive_rate", 0.05
-TAIL_SHAPE = 0.75
+TAIL_SHAPE = 0.5
 _HIGHEST_RATE = 1e12  # where scores do not differ: whatever lies above them is flagged
 _SHARE = "a share between 0.000001 and 0.999"
 
@@ -71,8 +71,8 @@ class EmpiricalNull:
     λ has the greatest likelihood for the scores between the median and the 1 − trim
     quantile, those above counting as censored there: their values, which may be those of
     contaminants, have no part in it. The shape ξ is fixed: on the development sets of
-    ``benchmarks/detector.py`` it lets 5 % flag about 5 % of clean images, where an exponential
-    tail (ξ = 0) would flag 12 %. Below the median p is a rank.
+    ``benchmarks/detector.py`` it lets 5 % flag about 5 % of clean images. Below the median p
+    is a rank.
 
     An approximation, unlike conformal p-values, and an extrapolation below 1 / (n + 1).
 

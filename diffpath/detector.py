@@ -25,8 +25,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     Descriptors are heavy-tailed, so each component is centred on its median, divided by
     its interquartile range, compressed by an inverse hyperbolic sine (linear within thirty
     robust standard deviations, logarithmic beyond) and standardised: as accurate as plain
-    standardisation where tails are harmless, and finite where they are not. Stronger
-    compression costs accuracy (``benchmarks/detector.py``).
+    standardisation where tails are harmless, and finite where they are not. Logarithms
+    and ranks cost accuracy (``benchmarks/detector.py``).
 
     Nothing is judged by a fit that saw it. With ``"split"`` calibration, 30 % of the
     reference are held out of the fit and calibrate it. With ``"cross"``, each fold is
