@@ -17,7 +17,7 @@ from ..dataset import explore, manage
 from ..dataset.runs import COMPLETE, DiffPathRun
 from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from . import plots
-from .choices import level_range
+from .choices import is_valid_level, level_range
 from .forms import RULE_CHOICES
 from .running import show_heatmaps
 
@@ -93,13 +93,20 @@ class DiffPathPanel(foo.Panel):
         """The number or the slider was moved.
 
         The App echoes what the panel itself sets, with a state that may be older: only the
-        event is to be believed, so that the rule is part of the input's name.
+        event is to be believed, so that the rule is part of the input's name. An answer may
+        come late as well, and must not undo what the user has done since: it leaves alone
+        the input that was moved, and the choice of the rule.
         """
-        rule, level = ctx.params["path"].rpartition(".")[2].partition("_")[2], ctx.params["value"]
+        path = ctx.params["path"]
+        rule, level = path.rpartition(".")[2].partition("_")[2], ctx.params["value"]
         state = ctx.panel.state
         if level is None or (rule, level) == (state.rule, state.level):
             return
-        self._set_rule(ctx, rule, level)
+        if rule != state.rule and not is_valid_level(rule, level):
+            return  # typed into the input of the rule before, while this one was coming
+        if rule == state.rule and path.startswith("slider") and abs(level - state.level) < _step(state):
+            return  # the slider rounds a number that was typed
+        self._set_rule(ctx, rule, level, moved=path)
         self._preview(ctx)
 
     def on_axes(self, ctx):
@@ -199,6 +206,7 @@ class DiffPathPanel(foo.Panel):
         ctx.panel.set_state({"axes.x": ctx.panel.get_state("axes.x") or explore.COMPONENT_NAMES[0]})
         ctx.panel.set_state({"axes.y": ctx.panel.get_state("axes.y") or explore.COMPONENT_NAMES[1]})
         self._set_rule(ctx, *(kept or (run.rule, run.level)))
+        ctx.panel.set_state("controls.rule", ctx.panel.get_state("rule"))
         self._preview(ctx, draw=False)
         self._show(ctx)
 
@@ -216,18 +224,20 @@ class DiffPathPanel(foo.Panel):
         self._count(ctx, run)
         self._scatter(ctx)
 
-    def _set_rule(self, ctx, rule, level):
-        """Sets rule and level; without a level, the present threshold as a score, or the rule's default."""
+    def _set_rule(self, ctx, rule, level, moved=None):
+        """Sets rule and level; without a level, the present threshold as a score, or the rule's default.
+
+        The inputs follow, but for the one that the user has ``moved``.
+        """
         low, high, step, default = level_range(rule, ctx.dataset, self._run(ctx))
         if level is None:
             level = ctx.panel.get_state("threshold") if rule == "score" else default
+        inputs = {f"controls.number_{rule}", f"slider_{rule}"} - {moved}
         ctx.panel.set_state(
             {
                 "rule": rule,
                 "level": level,
-                "controls.rule": rule,
-                f"controls.number_{rule}": level,
-                f"slider_{rule}": level,
+                **dict.fromkeys(inputs, level),
                 "low": min(low, level),
                 "high": max(high, level),
                 "step": step,
@@ -432,6 +442,10 @@ def _status(dataset, run_key):
     return info["status"], _MESSAGES[info["status"]].format(
         **{**info, "missing_fields": ", ".join(info["missing_fields"])}
     )
+
+
+def _step(state):
+    return state.step or (state.high - state.low) / 100
 
 
 def _draw(ctx, name, traces):
