@@ -139,11 +139,18 @@ def test_the_first_component_is_the_direction_of_the_greatest_spread():
     assert abs(np.corrcoef(components.T)[0, 1]) < 1e-6
 
 
-def test_of_too_many_points_the_most_anomalous_are_all_kept(dataset):
+@pytest.mark.parametrize("seed", range(8))
+def test_of_too_many_points_the_most_anomalous_are_all_kept(dataset, seed):
     fill(dataset, np.arange(60), np.zeros((60, 6)))
-    points = explore.feature_points(dataset, fake_run(), *explore.COMPONENT_NAMES, limit=20)
+    points = explore.feature_points(dataset, fake_run(), *explore.COMPONENT_NAMES, limit=20, seed=seed)
     assert len(points.ids) == len(set(points.ids)) == 20 and points.total == 60
     assert set(range(50, 60)) <= set(points.scores)
+
+
+def test_an_image_without_a_score_is_in_no_range_not_even_one_that_is_open_below(dataset):
+    fill(dataset, np.arange(5), np.zeros((5, 6)))
+    assert explore.match_scores(dataset, fake_run(), high=3).values("k_score") == [2, 1, 0]
+    assert len(explore.match_scores(dataset, fake_run())) == 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -171,7 +171,8 @@ def match_scores(view, run, low=None, high=None):
     score = F(run.fields["score"])
     bounds = [score >= low] if low is not None else []
     bounds += [score < high] if high is not None else []
-    view = view.match(F.all(bounds)) if bounds else view.exists(run.fields["score"])
+    view = view.exists(run.fields["score"])  # no score at all would count as a low one
+    view = view.match(F.all(bounds)) if bounds else view
     return view.sort_by(run.fields["score"], reverse=True)
 
 
@@ -213,7 +214,7 @@ def feature_points(view, run, x, y, limit=3000, seed=0):
     else:
         ranked = scored.sort_by(score, reverse=True).limit(limit // 2)
         ids, scores, features = ranked.values(columns)
-        others = view.match(F(score) < min(scores)).take(limit - len(ids), seed=seed)
+        others = scored.match(F(score) < min(scores)).take(limit - len(ids), seed=seed)
         ids, scores, features = (a + b for a, b in zip((ids, scores, features), others.values(columns)))
     z = z_scores(run, np.stack(features)) if features else np.empty((0, 6))
     components = principal_components(z) if {x, y} & set(COMPONENT_NAMES) else None
