@@ -99,19 +99,8 @@ def evaluate(
     Raises:
         ValueError: if a class has no image or a score is not finite
     """
-    scores, is_ood = np.asarray(scores, np.float64), np.asarray(is_ood, bool)
-    if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite; leave out the images that could not be scored")
-    positive, negative = scores[is_ood], scores[~is_ood]
-    for name, part in ((positive_class, positive), (negative_class, negative)):
-        if not len(part):
-            raise ValueError(f"there are no scored images of the class {name!r}; both classes need some")
-    thresholds = np.unique(scores)
-    positive_at, negative_at = (np.searchsorted(thresholds, part) for part in (positive, negative))
-
-    def measure(positive_at, negative_at):
-        return _measure(*(np.bincount(part, minlength=len(thresholds)) for part in (positive_at, negative_at)))
-
+    positive, negative = _classes(scores, is_ood, positive_class, negative_class)
+    positive_at, negative_at, measure = _ranked(positive, negative)
     rng = np.random.default_rng(random_state)
     resampled = [
         measure(rng.choice(positive_at, len(positive)), rng.choice(negative_at, len(negative)))
@@ -131,6 +120,44 @@ def evaluate(
         true_positive_rate=float((positive >= threshold).mean()),
         false_positive_rate=float((negative >= threshold).mean()),
     )
+
+
+def measures(scores, is_ood):
+    """The measures alone, without intervals.
+
+    Args:
+        scores: float ``(n,)``, higher = more anomalous
+        is_ood: bool ``(n,)``
+
+    Returns:
+        a dict with ``auroc``, ``aupr_ood``, ``aupr_in`` and ``fpr95`` as in :class:`Evaluation`
+
+    Raises:
+        ValueError: if a class has no image or a score is not finite
+    """
+    positive_at, negative_at, measure = _ranked(*_classes(scores, is_ood, "out-of-distribution", "in-distribution"))
+    return dict(zip(_MEASURES, measure(positive_at, negative_at)))
+
+
+def _classes(scores, is_ood, positive_class, negative_class):
+    scores, is_ood = np.asarray(scores, np.float64), np.asarray(is_ood, bool)
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite; leave out the images that could not be scored")
+    positive, negative = scores[is_ood], scores[~is_ood]
+    for name, part in ((positive_class, positive), (negative_class, negative)):
+        if not len(part):
+            raise ValueError(f"there are no scored images of the class {name!r}; both classes need some")
+    return positive, negative
+
+
+def _ranked(positive, negative):
+    """Both classes' scores as ranks, and a function of such ranks that gives the measures."""
+    thresholds = np.unique(np.r_[positive, negative])
+
+    def measure(positive_at, negative_at):
+        return _measure(*(np.bincount(part, minlength=len(thresholds)) for part in (positive_at, negative_at)))
+
+    return *(np.searchsorted(thresholds, part) for part in (positive, negative)), measure
 
 
 def _measure(positive, negative):

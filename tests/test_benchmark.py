@@ -197,7 +197,7 @@ def test_metrics_have_their_values_by_hand():
     measured = metrics(np.array([1.0, 3.0]), np.array([2.0, 4.0]))
     assert measured["auroc"] == 0.75
     assert measured["fpr95"] == 0.5
-    assert measured["aupr_anomaly"] == pytest.approx((1 + 2 / 3) / 2)
+    assert measured["aupr_ood"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_pairs_are_ordered_and_their_minimum_is_named():

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from . import runs
 from .corruptions import SEVERITIES
+from .datasets import POOL
 from .methods import ABLATIONS, METHODS
+from .solar import VIEWS
 
 COMMANDS = {
     "fetch": runs.fetch,
@@ -44,9 +46,11 @@ def main():
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo, test split")
     groups = list(dict.fromkeys(ablation.group for ablation in ABLATIONS.values()))
     parser.add_argument("--groups", nargs="+", default=groups, choices=groups, help="of ablations")
+    parser.add_argument("--count", type=int, default=POOL, help="images of each set, of pairs and ablations")
     parser.add_argument("--severities", type=int, nargs="+", default=list(SEVERITIES), help="of corruptions")
+    parser.add_argument("--views", nargs="+", default=list(VIEWS), choices=list(VIEWS), help="of solar cells")
     parser.add_argument(
-        "--resolutions", type=int, nargs="+", default=[32, 64, 128], help="of solar cells, in tiles of 32"
+        "--cells", type=int, nargs=2, default=[120, 60], metavar="N", help="functional and defective solar cells"
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     arguments = parser.parse_args()

@@ -73,6 +73,10 @@ class ImageSet(NamedTuple):
     images: np.ndarray
     sources: np.ndarray
 
+    def first(self, count):
+        """The first images of the set."""
+        return ImageSet(self.images[:count], self.sources[:count])
+
     @property
     def checksum(self):
         return hashlib.sha256(np.ascontiguousarray(self.images)).hexdigest()[:16]
@@ -218,23 +222,10 @@ def load_zoo(name, pool=POOL):
 
 
 def solar_cells_at(resolution, defective, pool=POOL):
-    """Solar cells at a resolution, cut into tiles of 32×32.
-
-    Returns:
-        an :class:`ImageSet` whose images are uint8 ``(N, tiles, 32, 32, 3)``, tiles row by row
-    """
-    path = cache_folder() / "sets" / f"solar-{resolution}-{defective}-{pool}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            return ImageSet(stored["images"], stored["sources"])
+    """Solar cells, 300×300 in their source, as diffpath resizes them: uint8 ``(N, resolution, resolution, 3)``."""
     pictures = [picture for _, picture in zip(range(pool), solar_cells(defective))]
-    count = resolution // SIDE
     images = np.stack([prepare_image(picture.image, resolution) for picture in pictures])
-    tiles = images.reshape(len(images), count, SIDE, count, SIDE, 3).swapaxes(2, 3).reshape(-1, count**2, SIDE, SIDE, 3)
-    made = ImageSet(tiles, np.array([picture.source for picture in pictures]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, images=made.images, sources=made.sources)
-    return made
+    return ImageSet(images, np.array([picture.source for picture in pictures]))
 
 
 def make_small(image):

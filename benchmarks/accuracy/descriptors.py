@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from diffpath.features import ERROR_POWERS, path_statistics, six_features
-from diffpath.ssim import STANDARD_C, LocalMoments
+from diffpath.ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 
-from .evaluations import to_network_scale
+from .evaluations import cached, to_network_scale
 from .packages import cache_folder
 
 VERSION = 3  # of the statistics; a change makes the cached ones void
@@ -23,7 +23,7 @@ _CHUNK = 40
 
 
 def statistics(evaluations, images):
-    """Every statistic of a set, from the cache if it was computed before.
+    """Every statistic of a set for one noise draw, from the cache if it was computed before.
 
     Args:
         evaluations: an :class:`benchmarks.accuracy.evaluations.Evaluations`
@@ -37,7 +37,6 @@ def statistics(evaluations, images):
     if path.is_file():
         with np.load(path) as stored:
             return dict(stored)
-    evaluations.score_errors(images)  # one file for the set
     whole = evaluations.trajectory(images)
     parts = []
     for k in range(0, len(images), _CHUNK):
@@ -48,6 +47,31 @@ def statistics(evaluations, images):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **joined)
     return joined
+
+
+def default_descriptor(evaluations, images):
+    """The default preset's descriptor ``(N, k)`` of uint8 images ``(N, H, W, 3)``, for any side and draws; cached."""
+
+    def compute():
+        parts = []
+        for k in range(0, len(images), _CHUNK):
+            chunk = images[k : k + _CHUNK]
+            path = evaluations.trajectory(chunk)
+            parts.append(of_trajectory(to_network_scale(chunk), path, evaluations.time))
+        return np.concatenate(parts)
+
+    return cached("descriptors", (VERSION, evaluations.key, images), compute)
+
+
+def of_trajectory(x0, path, time):
+    """The default preset's descriptor, float32 ``(N, k)``, of images ``(N, C, H, W)`` and their trajectory."""
+    moments = LocalMoments(x0[:, None, None], path.reconstruction, window=7, sigma=None)
+    parts = [
+        six_features(path.score_error, time),
+        moments.dissimilarity(RECONSTRUCTION_C).mean(dim=(1, 3, 4)),
+        path_statistics(path.score_error, moments.dissimilarity(STANDARD_C)),
+    ]
+    return torch.cat(parts, dim=1).numpy()
 
 
 def descriptor(stats, names):

@@ -8,16 +8,21 @@ evaluations follows without the network: with x₀ and ε it gives the reconstru
 
 import hashlib
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import diffpath.models
 from diffpath import DiffPathV2
+from diffpath.models import Tiles
 from diffpath.trajectory import Trajectory, compute_trajectory, noise_bank, spaced_timesteps
 
 from .packages import cache_folder
 
 _CHUNK = 20  # images of one file in the cache
+_EVALUATIONS_AT_ONCE = 16  # small images; what fits a core's caches is a third faster than large batches
 
 
 def load_predictor(model="bundled"):
@@ -26,25 +31,59 @@ def load_predictor(model="bundled"):
     return DiffPathV2(model, device="cpu", dtype="float32").predictor
 
 
+def random_weights(seed=0):
+    """The folder of a model of the bundled one's shape and schedule whose weights were never trained."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    folder = cache_folder() / "models" / f"random-weights-{seed}"
+    if not folder.is_dir():
+        bundled = Path(diffpath.models.__file__).parent / "bundled"
+        torch.manual_seed(seed)
+        part = folder.with_suffix(f".{os.getpid()}")
+        UNet2DModel.from_config(UNet2DModel.load_config(bundled / "unet")).save_pretrained(part / "unet")
+        DDPMScheduler.from_pretrained(bundled / "scheduler").save_pretrained(part / "scheduler")
+        shutil.copy(bundled / "model_index.json", part)
+        part.replace(folder)
+    return str(folder)
+
+
 class Evaluations:
-    """Score errors of images for one model, timesteps and noise draw.
+    """Score errors of images for one model, side, timesteps and noise draws.
 
     Args:
         predictor: a :class:`diffpath.models.NoisePredictor`
         num_timesteps: T
         timestep_range: as fractions of the schedule
         noise_seed: of the noise bank; the first is the library's own
-        draw: which draw of that bank; ``"-0"`` is the mirrored first draw, −ε
+        draws: which draws of that bank, D; ``"-0"`` is the mirrored first draw, −ε
+        resolution: side of the images; None for the model's own
+        tile: side of the tiles, side by side, in which the network sees them; None for the whole
     """
 
-    def __init__(self, predictor, num_timesteps=10, timestep_range=(0.0, 0.9), noise_seed=0, draw=0):
+    def __init__(
+        self,
+        predictor,
+        num_timesteps=10,
+        timestep_range=(0.0, 0.9),
+        noise_seed=0,
+        draws=(0,),
+        resolution=None,
+        tile=None,
+    ):
         self.predictor = predictor
         self.timesteps = spaced_timesteps(num_timesteps, timestep_range, predictor.num_train_timesteps)
-        mirrored = str(draw).startswith("-")
+        self.resolution = resolution or predictor.resolution
+        self.tiles = Tiles(self.resolution, tile, 0) if tile else None
+        self.noise = torch.cat([self._draw(draw, noise_seed) for draw in draws])
+        place = "" if self.resolution == predictor.resolution else f"-{self.resolution}-{tile}"
+        model = predictor.fingerprint or predictor.name
+        self.keys = [f"{model}/{num_timesteps}-{timestep_range}-{noise_seed}-{draw}{place}" for draw in draws]
+        self.key = "+".join(self.keys)
+
+    def _draw(self, draw, seed):
         number = int(str(draw).lstrip("-"))
-        bank = noise_bank(number + 1, predictor.channels, predictor.resolution, noise_seed)
-        self.noise = bank[number:] * (-1 if mirrored else 1)
-        self.key = f"{predictor.fingerprint or predictor.name}/{num_timesteps}-{timestep_range}-{noise_seed}-{draw}"
+        noise = noise_bank(number + 1, self.predictor.channels, self.resolution, seed)[number:]
+        return -noise if str(draw).startswith("-") else noise
 
     @property
     def time(self):
@@ -52,23 +91,29 @@ class Evaluations:
         return self.timesteps / self.predictor.num_train_timesteps
 
     def trajectory(self, images):
-        """The :class:`diffpath.trajectory.Trajectory` of uint8 images ``(N, 32, 32, 3)``, D = 1."""
-        error = torch.from_numpy(self.score_errors(images)).float()[:, None]
+        """The :class:`diffpath.trajectory.Trajectory` of uint8 images ``(N, H, W, 3)``."""
+        error = torch.from_numpy(self.score_errors(images)).float()
         alphas = self.predictor.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
         reconstruction = to_network_scale(images)[:, None, None] - ((1 - alphas) / alphas).sqrt() * error
         return Trajectory(error, reconstruction.clamp_(-1, 1))
 
     def score_errors(self, images):
-        """e, float16 ``(N, T, C, H, W)``; from the cache as far as it goes."""
-        parts = [self._chunk(images[k : k + _CHUNK]) for k in range(0, len(images), _CHUNK)]
-        return np.concatenate(parts)
+        """e, float16 ``(N, D, T, C, H, W)``; from the cache as far as it goes."""
+        draws = [
+            np.concatenate([self._chunk(k, images[n : n + _CHUNK]) for n in range(0, len(images), _CHUNK)])
+            for k in range(len(self.keys))
+        ]
+        return np.stack(draws, axis=1)
 
-    def _chunk(self, images):
-        return cached("errors", (self.key, images), lambda: self._evaluate(images))
+    def _chunk(self, k, images):
+        return cached("errors", (self.keys[k], images), lambda: self._evaluate(images, self.noise[k : k + 1]))
 
     @torch.inference_mode()
-    def _evaluate(self, images):
-        path = compute_trajectory(self.predictor, to_network_scale(images), self.timesteps, self.noise, 160)
+    def _evaluate(self, images, noise):
+        side = self.tiles.tile if self.tiles else self.resolution
+        at_once = max(1, _EVALUATIONS_AT_ONCE * 32**2 // side**2)
+        x0 = to_network_scale(images)
+        path = compute_trajectory(self.predictor, x0, self.timesteps, noise, at_once, tiles=self.tiles)
         return path.score_error[:, 0].half().numpy()
 
 

@@ -8,7 +8,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from diffpath import AnomalyDetector
 
 from . import peers
-from .descriptors import descriptor, statistics
+from .descriptors import default_descriptor, descriptor, statistics
+from .evaluations import random_weights
 
 DEFAULT = ("six signed", "profile 0.2", "library statistics")
 PAPER = ("six squared, standard weight",)
@@ -85,16 +86,17 @@ METHODS = {
 
 
 class Ablation(NamedTuple):
-    """A variant of diffpath: options of its evaluations, its features and density."""
+    """A variant of diffpath: its features and density, options of its evaluations, its base model."""
 
     features: Callable
     detector: Callable = density
     evaluations: dict = {}
     group: str = "descriptor"
+    model: Callable | None = None  # gives the folder; None for the benchmark's
 
     @property
     def count(self):
-        return self.evaluations.get("num_timesteps", 10)
+        return self.evaluations.get("num_timesteps", 10) * len(self.evaluations.get("draws", (0,)))
 
 
 def columns(name, chosen):
@@ -135,15 +137,21 @@ ABLATIONS = {
     "default, one robust Gaussian": Ablation(from_statistics(*DEFAULT), _gaussian, group="density"),
     "six features, Gaussian mixture": Ablation(from_statistics("six signed"), _gmm, group="density"),
     **{
-        f"{number} timesteps": Ablation(
-            from_statistics(*DEFAULT), evaluations={"num_timesteps": number}, group="timesteps"
+        name: Ablation(default_descriptor, evaluations=evaluations, group=group)
+        for group, name, evaluations in (
+            *(("timesteps", f"{number} timesteps", {"num_timesteps": number}) for number in (3, 5, 25, 50)),
+            *(
+                ("range", f"timesteps from {first} to {last}", {"timestep_range": (first, last)})
+                for first, last in ((0.0, 0.45), (0.1, 0.9), (0.3, 0.7))
+            ),
+            ("draws", "2 draws", {"draws": (0, 1)}),
+            ("draws", "a draw and its mirror image", {"draws": (0, "-0")}),
+            ("draws", "4 draws", {"draws": tuple(range(4))}),
+            ("draws", "8 draws", {"draws": tuple(range(8))}),
+            ("draws", "5 timesteps, 2 draws", {"num_timesteps": 5, "draws": (0, 1)}),
+            ("draws", "5 timesteps, a draw and its mirror image", {"num_timesteps": 5, "draws": (0, "-0")}),
         )
-        for number in (3, 5, 25, 50)
     },
-    **{
-        f"timesteps from {first} to {last}": Ablation(
-            from_statistics(*DEFAULT), evaluations={"timestep_range": (first, last)}, group="range"
-        )
-        for first, last in ((0.0, 0.45), (0.1, 0.9), (0.3, 0.7))
-    },
+    "random weights": Ablation(from_statistics(*DEFAULT), group="model", model=random_weights),
+    "random weights, six features": Ablation(from_statistics("six signed"), group="model", model=random_weights),
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 from .protocol import summary
 
-METRICS = {"auroc": "AUROC", "aupr_anomaly": "AUPR (anomalies)", "aupr_normal": "AUPR (normal)", "fpr95": "FPR@95"}
+METRICS = {"auroc": "AUROC", "aupr_ood": "AUPR (anomalies)", "aupr_in": "AUPR (normal)", "fpr95": "FPR@95"}
 
 
 def pair_line(name, figures):
@@ -40,7 +40,7 @@ def write_pairs(folder, title, rows, provenance):
         lines.append(
             f"| {name} | {row['evaluations']} | **{auroc['average']:.3f}** ± {auroc['spread']:.3f} "
             f"| {auroc['minimum']:.3f} ({' → '.join(auroc['worst_pair'])}) "
-            f"| {figures['aupr_anomaly']['average']:.3f} / {figures['aupr_normal']['average']:.3f} "
+            f"| {figures['aupr_ood']['average']:.3f} / {figures['aupr_in']['average']:.3f} "
             f"| {figures['fpr95']['average']:.3f} | " + " | ".join(f"{auroc['by_set'][s]:.3f}" for s in sets) + " |"
         )
     first = next(iter(rows))
@@ -88,17 +88,23 @@ def write_corruptions(folder, rows, count, provenance):
     )
 
 
-def write_solar(folder, rows, provenance):
-    """``solar.md`` and ``.json``: rows (view, method) -> AUROC and spread."""
+def write_solar(folder, rows, counts, provenance):
+    """``solar.md`` and ``.json``: rows (view, reading) -> AUROC by seed on the development and the test part."""
     folder.mkdir(parents=True, exist_ok=True)
-    methods = list(dict.fromkeys(method for _, method in rows))
-    lines = ["# Functional against defective solar cells, AUROC", "", *_provenance_lines(provenance), ""]
-    lines += ["| pixels | " + " | ".join(methods) + " |", "|---" * (1 + len(methods)) + "|"]
-    for view in dict.fromkeys(view for view, _ in rows):
-        cells = [f"{rows[view, m]['auroc']:.3f} ± {rows[view, m]['spread']:.3f}" for m in methods if (view, m) in rows]
-        lines.append(f"| {view} | " + " | ".join(cells) + " |")
+    lines = ["# Functional against defective solar cells, AUROC", "", *_provenance_lines(provenance)]
+    lines += [
+        f"{counts[0]} functional cells, half of them fitted, and {counts[1]} defective ones. What is chosen is chosen "
+        "on the development part (a fifth of the functional, half of the defective cells); mean and deviation over "
+        "seeds, whose cells overlap.",
+        "",
+        "| pixels | reading | development | test |",
+        "|---|---|---|---|",
+    ]
+    for (view, reading), row in rows.items():
+        cells = [f"{np.mean(row[part]):.3f} ± {np.std(row[part], ddof=1):.3f}" for part in ("development", "test")]
+        lines.append(f"| {view} | {reading} | {cells[0]} | **{cells[1]}** |")
     (folder / "solar.md").write_text("\n".join(lines) + "\n")
-    stored = [{"view": view, "method": method, **row} for (view, method), row in rows.items()]
+    stored = [{"view": view, "reading": reading, **row} for (view, reading), row in rows.items()]
     (folder / "solar.json").write_text(
         json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )

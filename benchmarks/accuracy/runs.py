@@ -6,8 +6,9 @@ import numpy as np
 
 from . import localisation as places
 from . import report
+from . import solar as cells
 from .corruptions import CORRUPTIONS, corrupt
-from .datasets import DEVELOPMENT, SETS, TEST, load_folder, load_set, load_zoo, solar_cells_at, split
+from .datasets import DEVELOPMENT, POOL, SETS, TEST, load_folder, load_set, load_zoo, split
 from .evaluations import Evaluations, load_predictor
 from .methods import ABLATIONS, METHODS
 from .protocol import metrics, run_pairs, summary
@@ -40,19 +41,21 @@ def pairs(arguments):
 
 def ablations(arguments):
     """What each part of the method contributes, on the development sets."""
-    predictor = load_predictor(arguments.model)
+    base = load_predictor(arguments.model)
     arguments.sets = "development"
     sets, splits = _sets(arguments)
     rows = {}
     for name, ablation in ABLATIONS.items():
-        if ablation.group not in arguments.groups:
+        if name != "default" and ablation.group not in arguments.groups:
             continue
+        predictor = load_predictor(ablation.model()) if ablation.model else base
         evaluations = Evaluations(predictor, **ablation.evaluations)
         features = {key: ablation.features(evaluations, made.images) for key, made in sets.items()}
         results = run_pairs(features, splits, ablation.detector, list(sets), arguments.seeds)
         rows[name] = {"evaluations": ablation.count, "group": ablation.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
-    report.write_pairs(arguments.output, "ablations", rows, _provenance(arguments, evaluations, sets))
+    title = "ablations" if arguments.count == POOL else f"ablations-{arguments.count}"
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(base), sets))
 
 
 def corruptions(arguments):
@@ -81,16 +84,12 @@ def corruptions(arguments):
 
 
 def solar(arguments):
-    """Functional against defective solar cells, at several resolutions and tiled."""
+    """Functional against defective solar cells, at several resolutions, whole and tiled."""
     predictor = load_predictor(arguments.model)
-    rows = {}
-    for resolution in arguments.resolutions:
-        view = "32" if resolution == 32 else f"{resolution} in tiles of 32"
-        good, bad = (solar_cells_at(resolution, defective) for defective in (False, True))
-        for name in ("diffpath, default", "frozen features", "HOG and LBP"):
-            rows[view, name] = _solar_row(Evaluations(predictor), METHODS[name], good, bad, arguments.seeds)
-            print(f"{view:<22}{name:<25}{rows[view, name]['auroc']:.3f} ± {rows[view, name]['spread']:.3f}", flush=True)
-    report.write_solar(arguments.output, rows, _provenance(arguments, Evaluations(predictor), {}))
+    rows = cells.measure(predictor, arguments.views, *arguments.cells, arguments.seeds)
+    for (view, reading), row in rows.items():
+        print(f"{view:<22}{reading:<60}{np.mean(row['development']):.3f}   {np.mean(row['test']):.3f}", flush=True)
+    report.write_solar(arguments.output, rows, arguments.cells, _provenance(arguments, Evaluations(predictor), {}))
 
 
 def localisation(arguments):
@@ -102,29 +101,9 @@ def localisation(arguments):
     report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
-def _solar_row(evaluations, method, good, bad, seeds):
-    """Tiles are scored one by one; a cell's score is the highest of its tiles, each against its own place."""
-    aurocs = []
-    for seed in seeds:
-        parts = split(good.sources, seed)
-        normal, defective = [], []
-        for place in range(good.images.shape[1]):
-            inside = method.features(evaluations, good.images[:, place])
-            detector = method.detector(seed).fit(inside[parts["fit"]])
-            reference = np.sort(detector.score_samples(inside[parts["calibration"]]))
-            spread = np.subtract(*np.quantile(reference, [0.75, 0.25])) + 1e-12
-            for scores, features in (
-                (normal, inside[parts["test"]]),
-                (defective, method.features(evaluations, bad.images[:, place])),
-            ):
-                scores.append((detector.score_samples(features) - np.median(reference)) / spread)
-        aurocs.append(metrics(np.max(normal, axis=0), np.max(defective, axis=0))["auroc"])
-    return {"auroc": float(np.mean(aurocs)), "spread": float(np.std(aurocs, ddof=1)) if len(aurocs) > 1 else 0.0}
-
-
 def _sets(arguments):
     names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
-    sets = {name: load_set(name) for name in names}
+    sets = {name: load_set(name).first(arguments.count) for name in names}
     for given in arguments.folder:
         name, _, folder = given.partition("=")
         sets[name] = load_folder(folder)
