@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from diffpath import AnomalyDetector
@@ -54,6 +55,10 @@ def _mean_square(evaluations, images):
     return statistics(evaluations, images)["square"].mean(axis=1, keepdims=True)
 
 
+def _with_image_quality(evaluations, images):
+    return np.hstack([descriptor(statistics(evaluations, images), DEFAULT), peers.image_quality(images)])
+
+
 def density(seed, **options):
     return AnomalyDetector(random_state=seed, **options)
 
@@ -61,6 +66,7 @@ def density(seed, **options):
 METHODS = {
     "diffpath, default": Method(10, from_statistics(*DEFAULT), density, "diffpath"),
     "diffpath, six features": Method(10, from_statistics("six signed"), density, "diffpath"),
+    "default and image quality": Method(10, _with_image_quality, density, "diffpath"),
     "diffpath, paper": Method(10, from_statistics(*PAPER), lambda seed: density(seed, density="gmm"), "diffpath"),
     "DiffPath-6D": Method(10, from_trajectory("ddim"), peers.MixtureDetector, "trajectory"),
     "DiffPath-1D": Method(10, _one_dimension, lambda seed: peers.KernelDetector(bandwidth=5), "trajectory"),

@@ -65,13 +65,17 @@ def write_pairs(folder, title, rows, provenance):
     _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
 
 
-def write_corruptions(folder, rows, count, provenance):
-    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics of ``count`` corrupted images."""
+def write_corruptions(folder, rows, counts, provenance):
+    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics of corrupted images.
+
+    ``counts`` says how many of them, by severity.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"# Corruptions, {count} images of each kind", "", *_provenance_lines(provenance), ""]
+    lines = ["# Corruptions", "", *_provenance_lines(provenance), ""]
     sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
     for severity in sorted(severities):
-        lines += [f"## Severity {severity}, AUROC", "", "| set | method | average | " + " | ".join(kinds) + " |"]
+        lines += [f"## Severity {severity}, AUROC, {counts[severity]} images of each kind", ""]
+        lines += ["| set | method | average | " + " | ".join(kinds) + " |"]
         lines += ["|---" * (3 + len(kinds)) + "|"]
         for inside in sets:
             for method in methods:

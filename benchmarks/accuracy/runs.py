@@ -14,8 +14,14 @@ from .methods import ABLATIONS, METHODS
 from .protocol import metrics, run_pairs, summary
 
 CORRUPTED_SETS = ("clothing", "solar cells", "photos")
-CORRUPTED_METHODS = ("diffpath, default", "diffpath, six features", "frozen features", "image quality")
-CORRUPTED_COUNT = 30  # images of each kind and severity
+CORRUPTED_METHODS = (
+    "diffpath, default",
+    "diffpath, six features",
+    "default and image quality",
+    "frozen features",
+    "image quality",
+)
+CORRUPTED_COUNT = {1: 15, 2: 15, 3: 30, 4: 15, 5: 15}  # images of each kind, by severity
 
 
 def fetch(arguments):
@@ -71,8 +77,8 @@ def corruptions(arguments):
             features = METHODS[name].features(evaluations, made.images)
             detector = METHODS[name].detector(0).fit(features[parts["fit"]])
             fitted[name] = detector, detector.score_samples(features[parts["test"]])
-        clean = made.images[parts["test"]][:CORRUPTED_COUNT]
         for severity in _middle_first(arguments.severities):
+            clean = made.images[parts["test"]][: CORRUPTED_COUNT[severity]]
             for kind in CORRUPTIONS:
                 corrupted = corrupt(clean, kind, severity)
                 for name, (detector, normal) in fitted.items():
