@@ -1,10 +1,12 @@
 """Compares base models on the development sets: which architecture, which training pictures?
 
 Takes diffusers folders, or folders that ``python -m diffpath train`` writes, and prints a row
-of Markdown for each: what its training cost, its held-out loss, and the default preset's AUROC
-over all ordered pairs. Run it from the project's folder::
+of Markdown for each: what its training cost, its held-out loss, the processor time of an
+evaluation, and AUROC over all ordered pairs: of the default preset, of its six features
+alone, and over the pairs without clothing, which one base was trained on. ``random`` is the
+bundled shape with weights that were never trained. Run it from the project's folder::
 
-    python -m benchmarks.training bundled training/runs/*/model
+    python -m benchmarks.training bundled random training/runs/*/model
 
 An image's descriptor is kept in the benchmark's cache under the model's fingerprint. With
 ``--linear CONFIG`` a second table gives the noise error by timestep on the development
@@ -14,6 +16,7 @@ configuration's training crops.
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +29,15 @@ from diffpath.training.crops import load_crops
 from diffpath.training.report import TIMESTEP_FRACTIONS, linear_baseline, loss_by_timestep, to_network_scale
 
 from .accuracy.datasets import DEVELOPMENT, load_set, split
-from .accuracy.evaluations import cached
+from .accuracy.evaluations import cached, random_weights
 from .accuracy.protocol import SEEDS, run_pairs, summary
 
 COUNT = 160  # of each set: half to fit, three tenths to test
-HEADER = "| model | parameters | steps | processor | held-out loss | AUROC | without clothing | minimum | worst pair |"
+HEADER = (
+    "| model | parameters | steps | processor | held-out loss | ms per evaluation | AUROC | six features "
+    "| without clothing | minimum | worst pair |"
+)
+_AT_ONCE = 16  # noisy images of a forward pass
 
 
 def main():
@@ -43,11 +50,12 @@ def main():
     torch.set_num_threads(1)
     print(HEADER, "|" + "---|" * HEADER.count(" |"), sep="\n", flush=True)
     rows = {}
-    for model in arguments.models:
-        rows[name_of(model)] = row = measure(model, arguments.count)
-        print(line(name_of(model), row), flush=True)
+    models = {name_of(model): random_weights() if model == "random" else model for model in arguments.models}
+    for name, model in models.items():
+        rows[name] = row = measure(model, arguments.count)
+        print(line(name, row), flush=True)
     if arguments.linear:
-        print(*loss_table(arguments.models, arguments.linear, arguments.count), sep="\n", flush=True)
+        print(*loss_table(models, arguments.linear, arguments.count), sep="\n", flush=True)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
@@ -60,15 +68,42 @@ def name_of(model):
 
 def measure(model, count):
     """The training's own metrics, where the folder has them, and the accuracy over the pairs."""
-    method = DiffPathV2(load_model(model, "cpu", "float32"))
+    method = DiffPathV2(load_model(model, "cpu", "float32"), max_evaluations=_AT_ONCE)
     sets = {name: load_set(name) for name in DEVELOPMENT}
     features = {name: descriptors(method, made.images[:count]) for name, made in sets.items()}
     splits = {(name, seed): split(made.sources[:count], seed) for name, made in sets.items() for seed in SEEDS}
-    results = run_pairs(features, splits, lambda seed: AnomalyDetector(random_state=seed), list(sets))
+    results, six = (
+        run_pairs(
+            {name: X[:, :size] for name, X in features.items()},
+            splits,
+            lambda seed: AnomalyDetector(random_state=seed),
+            list(sets),
+        )
+        for size in (None, 6)
+    )
     path = Path(model) / "metrics.json"
     training = json.loads(path.read_text()) if path.is_file() else {}
     elsewhere = {pair: runs for pair, runs in results.items() if "clothing" not in pair}
-    return {"training": training, "pairs": summary(results), "without_clothing": summary(elsewhere)}
+    return {
+        "training": training,
+        "milliseconds": milliseconds(method.predictor),
+        "pairs": summary(results),
+        "six_features": summary(six),
+        "without_clothing": summary(elsewhere),
+    }
+
+
+@torch.inference_mode()
+def milliseconds(predictor, repetitions=5):
+    """Processor time of one evaluation: the least over some repetitions."""
+    noisy = torch.randn(_AT_ONCE, predictor.channels, predictor.resolution, predictor.resolution)
+    timesteps = torch.full((_AT_ONCE,), predictor.num_train_timesteps // 2)
+    times = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        predictor.predict_noise(noisy, timesteps)
+        times.append(time.process_time() - start)
+    return 1000 * min(times) / _AT_ONCE
 
 
 def descriptors(method, images):
@@ -80,7 +115,7 @@ def descriptors(method, images):
 def loss_table(models, config, count):
     """Lines of a Markdown table: the mean squared noise error by timestep, of the linear denoiser and each model."""
     config = read_config(config)
-    predictors = {name_of(model): load_model(model, "cpu", "float32") for model in models}
+    predictors = {name: load_model(model, "cpu", "float32") for name, model in models.items()}
     predictor = next(iter(predictors.values()))
     timesteps = [int(fraction * predictor.num_train_timesteps) for fraction in TIMESTEP_FRACTIONS]
     photographs = load_set("photos").images[:count]
@@ -105,7 +140,8 @@ def line(name, row):
             f"{training['images_seen'] // max(1, training['steps'])} | {training['cpu_seconds']:.0f} s | {loss} "
         )
     return (
-        f"| {name} {cost}| {pairs['average']:.3f} ± {pairs['spread']:.3f} | {row['without_clothing']['average']:.3f} "
+        f"| {name} {cost}| {row['milliseconds']:.0f} | {pairs['average']:.3f} ± {pairs['spread']:.3f} "
+        f"| {row['six_features']['average']:.3f} | {row['without_clothing']['average']:.3f} "
         f"| {pairs['minimum']:.3f} | {pairs['worst_pair'][0]} / {pairs['worst_pair'][1]} |"
     )
 

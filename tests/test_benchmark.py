@@ -8,15 +8,16 @@ import torch
 from conftest import read_demo
 from PIL import Image
 
-from benchmarks.accuracy import peers
+from benchmarks.accuracy import peers, solar
 from benchmarks.accuracy.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.accuracy.datasets import load_folder, split
-from benchmarks.accuracy.descriptors import descriptor, statistics
-from benchmarks.accuracy.evaluations import Evaluations
+from benchmarks.accuracy.descriptors import default_descriptor, descriptor, statistics
+from benchmarks.accuracy.evaluations import Evaluations, load_predictor, random_weights
 from benchmarks.accuracy.localisation import pixel_auroc, region_overlap, z_scored
 from benchmarks.accuracy.methods import DEFAULT, PAPER
 from benchmarks.accuracy.protocol import metrics, run_pairs, summary
 from diffpath import DiffPathV2
+from diffpath.images import prepare_image
 from diffpath.models import NoisePredictor
 from diffpath.trajectory import spaced_timesteps
 
@@ -149,6 +150,47 @@ def test_the_benchmark_measures_the_descriptor_of_the_library(cache, clothing, m
     tolerance = 0.01 * library.std(axis=0) + 1e-6  # score errors are kept in float16
     assert measured.shape == library.shape
     assert (np.abs(measured - library) <= tolerance + 2e-3 * np.abs(library)).all()
+
+
+@pytest.mark.parametrize(
+    "options, evaluations",
+    [
+        (dict(num_noise_draws=2, num_timesteps=3), dict(draws=(0, 1), num_timesteps=3)),
+        (dict(resolution=64, tile=32, tile_overlap=0, num_timesteps=2), dict(resolution=64, tile=32, num_timesteps=2)),
+    ],
+    ids=["draws", "tiles"],
+)
+def test_draws_and_tiles_are_those_of_the_library(cache, clothing, method, options, evaluations):
+    images = clothing[:4]
+    if side := options.get("resolution"):
+        images = np.stack([prepare_image(Image.fromarray(image), side) for image in images])
+    library = DiffPathV2(method.predictor, **options).score_images(images).descriptor
+    measured = default_descriptor(Evaluations(method.predictor, **evaluations), images)
+    assert np.allclose(measured, library, rtol=5e-3, atol=2e-3)
+
+
+def test_a_mirrored_draw_is_the_first_with_its_sign_changed(method):
+    pair = Evaluations(method.predictor, draws=(0, "-0")).noise
+    assert torch.equal(pair[1], -pair[0])
+
+
+def test_each_tile_has_the_descriptor_of_its_own_errors(cache, clothing, method):
+    """Four copies of one picture, each given the noise of its place, and each told from the others."""
+    images = np.tile(clothing[:2], (1, 2, 2, 1))
+    evaluations = Evaluations(method.predictor, num_timesteps=2, resolution=64, tile=32)
+    tiles = solar.tile_descriptors(evaluations, images)
+    assert tiles.shape[:2] == (2, 4)
+    corner = Evaluations(method.predictor, num_timesteps=2)
+    corner.noise, corner.keys, corner.key = evaluations.noise[:, :, :32, 32:], ["corner"], "corner"
+    assert np.allclose(tiles[:, 1], default_descriptor(corner, clothing[:2]), rtol=5e-3, atol=2e-3)
+
+
+def test_untrained_weights_have_the_shape_of_the_bundled_ones_and_are_fixed_by_their_seed(cache, method):
+    folder = random_weights()
+    predictor = load_predictor(folder)
+    assert predictor.fingerprint != method.predictor.fingerprint
+    assert torch.equal(predictor.alphas_cumprod, method.predictor.alphas_cumprod)
+    assert random_weights() == folder
 
 
 def test_evaluations_are_made_once(cache, clothing, method, monkeypatch):
