@@ -8,7 +8,7 @@ bundled shape with weights that were never trained. Run it from the project's fo
 
     python -m benchmarks.training bundled random training/runs/*/model
 
-An image's descriptor is kept in the benchmark's cache under the model's fingerprint. With
+Evaluations are kept in the benchmark's cache under the model's fingerprint. With
 ``--linear CONFIG`` a second table gives the noise error by timestep on the development
 photographs, which no model was trained on, beside the optimal linear denoiser of that
 configuration's training crops.
@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffpath import AnomalyDetector, DiffPathV2, load_model
+from diffpath import AnomalyDetector
 from diffpath.training.config import read_config
 from diffpath.training.crops import load_crops
 from diffpath.training.report import TIMESTEP_FRACTIONS, linear_baseline, loss_by_timestep, to_network_scale
 
 from .accuracy.datasets import DEVELOPMENT, load_set, split
-from .accuracy.evaluations import cached, random_weights
+from .accuracy.descriptors import default_descriptor
+from .accuracy.evaluations import Evaluations, load_predictor, random_weights
 from .accuracy.protocol import SEEDS, run_pairs, summary
 
 COUNT = 160  # of each set: half to fit, three tenths to test
@@ -47,7 +48,6 @@ def main():
     parser.add_argument("--linear", metavar="CONFIG", help="a training configuration, for the linear baseline")
     parser.add_argument("--output", type=Path, help="write the numbers to this JSON file too")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     print(HEADER, "|" + "---|" * HEADER.count(" |"), sep="\n", flush=True)
     rows = {}
     models = {name_of(model): random_weights() if model == "random" else model for model in arguments.models}
@@ -68,10 +68,11 @@ def name_of(model):
 
 def measure(model, count):
     """The training's own metrics, where the folder has them, and the accuracy over the pairs."""
-    method = DiffPathV2(load_model(model, "cpu", "float32"), max_evaluations=_AT_ONCE)
-    sets = {name: load_set(name) for name in DEVELOPMENT}
-    features = {name: descriptors(method, made.images[:count]) for name, made in sets.items()}
-    splits = {(name, seed): split(made.sources[:count], seed) for name, made in sets.items() for seed in SEEDS}
+    predictor = load_predictor(model)
+    evaluations = Evaluations(predictor)
+    sets = {name: load_set(name).first(count) for name in DEVELOPMENT}
+    features = {name: default_descriptor(evaluations, made.images) for name, made in sets.items()}
+    splits = {(name, seed): split(made.sources, seed) for name, made in sets.items() for seed in SEEDS}
     results, six = (
         run_pairs(
             {name: X[:, :size] for name, X in features.items()},
@@ -86,7 +87,7 @@ def measure(model, count):
     elsewhere = {pair: runs for pair, runs in results.items() if "clothing" not in pair}
     return {
         "training": training,
-        "milliseconds": milliseconds(method.predictor),
+        "milliseconds": milliseconds(predictor),
         "pairs": summary(results),
         "six_features": summary(six),
         "without_clothing": summary(elsewhere),
@@ -106,16 +107,10 @@ def milliseconds(predictor, repetitions=5):
     return 1000 * min(times) / _AT_ONCE
 
 
-def descriptors(method, images):
-    """The default preset's descriptor of a set, ``(N, D)``."""
-    key = (method.predictor.fingerprint, repr(method.options), images)
-    return cached("descriptors", key, lambda: method.score_images(images).descriptor)
-
-
 def loss_table(models, config, count):
     """Lines of a Markdown table: the mean squared noise error by timestep, of the linear denoiser and each model."""
     config = read_config(config)
-    predictors = {name: load_model(model, "cpu", "float32") for name, model in models.items()}
+    predictors = {name: load_predictor(model) for name, model in models.items()}
     predictor = next(iter(predictors.values()))
     timesteps = [int(fraction * predictor.num_train_timesteps) for fraction in TIMESTEP_FRACTIONS]
     photographs = load_set("photos").images[:count]

@@ -16,7 +16,7 @@ from benchmarks.accuracy.evaluations import Evaluations, load_predictor, random_
 from benchmarks.accuracy.localisation import pixel_auroc, region_overlap, z_scored
 from benchmarks.accuracy.methods import DEFAULT, PAPER
 from benchmarks.accuracy.protocol import metrics, run_pairs, summary
-from diffpath import DiffPathV2
+from diffpath import AnomalyDetector, DiffPathV2
 from diffpath.images import prepare_image
 from diffpath.models import NoisePredictor
 from diffpath.trajectory import spaced_timesteps
@@ -183,6 +183,22 @@ def test_each_tile_has_the_descriptor_of_its_own_errors(cache, clothing, method)
     corner = Evaluations(method.predictor, num_timesteps=2)
     corner.noise, corner.keys, corner.key = evaluations.noise[:, :, :32, 32:], ["corner"], "corner"
     assert np.allclose(tiles[:, 1], default_descriptor(corner, clothing[:2]), rtol=5e-3, atol=2e-3)
+
+
+def test_cells_are_judged_by_their_own_type():
+    """Two types far apart; what lies where one type is usual and is of the other is anomalous."""
+    rng = np.random.default_rng(0)
+    types = np.repeat(["mono", "poly"], 50)
+    functional = rng.normal(0, 1, (100, 2)) + np.where(types == "poly", 50, 0)[:, None]
+    parts = split(np.arange(100).astype(str), 0)
+    good, bad = solar.scores_by_type(
+        lambda seed: AnomalyDetector(random_state=seed),
+        0,
+        (functional, np.array([[50.0, 50.0], [50.0, 50.0]])),
+        (types, np.array(["mono", "poly"])),
+        parts,
+    )
+    assert bad[0] > good[parts["test"]].max() > bad[1]
 
 
 def test_untrained_weights_have_the_shape_of_the_bundled_ones_and_are_fixed_by_their_seed(cache, method):

@@ -52,6 +52,9 @@ def main():
     parser.add_argument(
         "--cells", type=int, nargs=2, default=[120, 60], metavar="N", help="functional and defective solar cells"
     )
+    parser.add_argument(
+        "--most-cells", type=int, nargs=2, default=[300, 300], metavar="N", help="the same, at 32 pixels"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     arguments = parser.parse_args()
     arguments.given = sys.argv[1:]

@@ -228,6 +228,13 @@ def solar_cells_at(resolution, defective, pool=POOL):
     return ImageSet(images, np.array([picture.source for picture in pictures]))
 
 
+def solar_cell_types(sources):
+    """ "mono" or "poly" crystalline, for each solar cell's source, ``(N,)``."""
+    rows = (fetch("elpv-dataset") / "elpv_dataset" / "data" / "labels.csv").read_text().splitlines()
+    types = {row.split()[0]: row.split()[2] for row in rows if row.strip()}
+    return np.array([types[source] for source in sources])
+
+
 def make_small(image):
     """The one resampling of every set: averaged down to 28×28, then enlarged to 32×32 as diffpath does."""
     rgb = Image.fromarray(prepare_image(image, max(image.size)))  # on white, and square

@@ -92,23 +92,28 @@ def write_corruptions(folder, rows, counts, provenance):
     )
 
 
-def write_solar(folder, rows, counts, provenance):
-    """``solar.md`` and ``.json``: rows (view, reading) -> AUROC by seed on the development and the test part."""
+def write_solar(folder, rows, provenance):
+    """``solar.md``, ``.json``: rows (view, cells, reading) -> AUROC by seed on the development and the test part.
+
+    ``cells`` are the numbers of functional and of defective cells.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Functional against defective solar cells, AUROC", "", *_provenance_lines(provenance)]
     lines += [
-        f"{counts[0]} functional cells, half of them fitted, and {counts[1]} defective ones. What is chosen is chosen "
-        "on the development part (a fifth of the functional, half of the defective cells); mean and deviation over "
-        "seeds, whose cells overlap.",
+        "Half of the functional cells are fitted. What is chosen is chosen on the development part (a fifth of the "
+        "functional, half of the defective cells); test is three tenths of the functional and the other defective "
+        "cells. Mean and deviation over seeds, whose cells overlap.",
         "",
-        "| pixels | reading | development | test |",
-        "|---|---|---|---|",
+        "| pixels | functional / defective cells | reading | development | test |",
+        "|---|---|---|---|---|",
     ]
-    for (view, reading), row in rows.items():
+    for (view, counts, reading), row in rows.items():
         cells = [f"{np.mean(row[part]):.3f} ± {np.std(row[part], ddof=1):.3f}" for part in ("development", "test")]
-        lines.append(f"| {view} | {reading} | {cells[0]} | **{cells[1]}** |")
+        lines.append(f"| {view} | {counts[0]} / {counts[1]} | {reading} | {cells[0]} | **{cells[1]}** |")
     (folder / "solar.md").write_text("\n".join(lines) + "\n")
-    stored = [{"view": view, "reading": reading, **row} for (view, reading), row in rows.items()]
+    stored = [
+        {"view": view, "cells": counts, "reading": reading, **row} for (view, counts, reading), row in rows.items()
+    ]
     (folder / "solar.json").write_text(
         json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )

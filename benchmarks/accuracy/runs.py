@@ -21,7 +21,7 @@ CORRUPTED_METHODS = (
     "frozen features",
     "image quality",
 )
-CORRUPTED_COUNT = {1: 15, 2: 15, 3: 30, 4: 15, 5: 15}  # images of each kind, by severity
+CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
 
 
 def fetch(arguments):
@@ -92,10 +92,13 @@ def corruptions(arguments):
 def solar(arguments):
     """Functional against defective solar cells, at several resolutions, whole and tiled."""
     predictor = load_predictor(arguments.model)
-    rows = cells.measure(predictor, arguments.views, *arguments.cells, arguments.seeds)
-    for (view, reading), row in rows.items():
-        print(f"{view:<22}{reading:<60}{np.mean(row['development']):.3f}   {np.mean(row['test']):.3f}", flush=True)
-    report.write_solar(arguments.output, rows, arguments.cells, _provenance(arguments, Evaluations(predictor), {}))
+    rows = {}
+    for views, counts in ((["32"], arguments.most_cells), (arguments.views, arguments.cells)):
+        for (view, reading), row in cells.measure(predictor, views, *counts, arguments.seeds).items():
+            rows[view, tuple(counts), reading] = row
+            figures = "   ".join(f"{np.mean(row[part]):.3f}" for part in ("development", "test"))
+            print(f"{view:<22}{'{} / {}'.format(*counts):<11}{reading:<60}{figures}", flush=True)
+    report.write_solar(arguments.output, rows, _provenance(arguments, Evaluations(predictor), {}))
 
 
 def localisation(arguments):

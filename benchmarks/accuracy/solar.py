@@ -9,7 +9,8 @@ the same evaluations follow
                      places; a cell's score aggregates its tiles' scores
 
 Scores of tiles are standardised by those that the fitted images get from fits that did not
-see them. How tiles are aggregated is chosen on functional cells of the calibration part and
+see them, as are scores by cell type (mono- or polycrystalline, which whoever makes the
+pictures knows). How tiles are aggregated is chosen on functional cells of the calibration part and
 half of the defective cells; the figures are those of the others. Sums of views add the
 scores of the whole picture at 32 pixels and of the tiles, each standardised on the
 calibration part.
@@ -22,7 +23,7 @@ from diffpath.models import Tiles
 from diffpath.trajectory import Trajectory
 
 from . import peers
-from .datasets import SIDE, solar_cells_at, split
+from .datasets import SIDE, solar_cell_types, solar_cells_at, split
 from .descriptors import VERSION, default_descriptor, of_trajectory
 from .evaluations import Evaluations, cached, to_network_scale
 from .methods import METHODS, density
@@ -54,13 +55,17 @@ def measure(predictor, views, num_functional, num_defective, seeds):
     """
     scores = {}
     for view in views:
-        cells = [solar_cells_at(VIEWS[view][0], defective) for defective in (False, True)]
-        good, bad = (made.first(count) for made, count in zip(cells, (num_functional, num_defective)))
+        good, bad = cells_at(VIEWS[view][0], num_functional, num_defective)
         for reading, given in _readings(predictor, view, good, bad, seeds).items():
             scores[view, reading] = given
     splits = [(split(good.sources, seed), split(bad.sources, seed)) for seed in seeds]
     scores |= _several_views(scores, splits)
     return {key: _aurocs(given, splits) for key, given in scores.items()}
+
+
+def cells_at(resolution, num_functional, num_defective):
+    """Functional and defective cells, each an :class:`benchmarks.accuracy.datasets.ImageSet`."""
+    return solar_cells_at(resolution, False, num_functional), solar_cells_at(resolution, True, num_defective)
 
 
 def tile_descriptors(evaluations, images):
@@ -93,23 +98,26 @@ def _readings(predictor, view, good, bad, seeds):
     """Scores of all cells under each reading of a view: reading -> [(functional, defective)] by seed."""
     resolution, tile = VIEWS[view]
     evaluations = Evaluations(predictor, resolution=resolution, tile=tile)
+    fits = [split(good.sources, seed)["fit"] for seed in seeds]
+    types = [solar_cell_types(made.sources) for made in (good, bad)]
     whole = [default_descriptor(evaluations, made.images) for made in (good, bad)]
-    out = {
-        "one descriptor": [_fitted_scores(density(seed), *whole, split(good.sources, seed)["fit"]) for seed in seeds]
-    }
+    out = {"one descriptor": [_fitted_scores(density(seed), *whole, fit) for seed, fit in zip(seeds, fits)]}
+    out["one descriptor, a reference of each cell type"] = [
+        scores_by_type(density, seed, whole, types, split(good.sources, seed)) for seed in seeds
+    ]
     if tile:
         parts = [tile_descriptors(evaluations, made.images) for made in (good, bad)]
         for places, name in ((False, "tile by tile, one density"), (True, "tile by tile, a density of each place")):
-            tiles = [_tile_scores(*parts, split(good.sources, seed)["fit"], seed, places) for seed in seeds]
+            tiles = [_tile_scores(*parts, fit, seed, places) for seed, fit in zip(seeds, fits)]
             for aggregate, of in AGGREGATES.items():
                 out[f"{name}, {aggregate}"] = [tuple(of(scores) for scores in pair) for pair in tiles]
     if not tile:
         for name in FLOORS:
             features = peers.frozen_features if name == "frozen features" else peers.hog_and_lbp
             values = [features(made.images) for made in (good, bad)]
-            out[name] = [
-                _fitted_scores(METHODS[name].detector(seed), *values, split(good.sources, seed)["fit"])
-                for seed in seeds
+            out[name] = [_fitted_scores(METHODS[name].detector(s), *values, fit) for s, fit in zip(seeds, fits)]
+            out[f"{name}, a reference of each cell type"] = [
+                scores_by_type(METHODS[name].detector, seed, values, types, split(good.sources, seed)) for seed in seeds
             ]
     return out
 
@@ -117,6 +125,32 @@ def _readings(predictor, view, good, bad, seeds):
 def _fitted_scores(detector, good, bad, fit):
     detector = detector.fit(good[fit])
     return detector.score_samples(good), detector.score_samples(bad)
+
+
+def scores_by_type(make_detector, seed, descriptors, types, parts):
+    """Each cell against fitted cells of its own type, standardised by scores that no cell's own fit gave.
+
+    Args:
+        make_detector: seed -> a detector
+        seed: of the fits
+        descriptors: of functional and of defective cells, ``(N, k)`` each
+        types: likewise, ``(N,)`` each
+        parts: the functional cells' parts
+
+    Returns:
+        scores of functional and of defective cells
+    """
+    scores = [np.empty(len(made)) for made in descriptors]
+    for kind in np.unique(types[0]):
+        fit, calibration = (parts[name][types[0][parts[name]] == kind] for name in ("fit", "calibration"))
+        detector = make_detector(seed).fit(descriptors[0][fit])
+        usual = getattr(detector, "reference_scores_", None)
+        if usual is None:
+            usual = detector.score_samples(descriptors[0][calibration])
+        centre, spread = _usual(usual)
+        for part, made, of in zip(scores, descriptors, types):
+            part[of == kind] = (detector.score_samples(made[of == kind]) - centre) / spread
+    return tuple(scores)
 
 
 def _tile_scores(good, bad, fit, seed, places):
