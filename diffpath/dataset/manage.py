@@ -316,7 +316,7 @@ def save_workspace(dataset, run_key):
     """
     config, name = require_config(dataset, run_key), f"{run_key}: workspace"
     grid = fo.Panel(type="Samples", pinned=True)
-    panel = fo.Panel(type=PANEL_NAME, state={"state": {"controls": {"run": run_key}}})
+    panel = fo.Panel(type=PANEL_NAME, state={"state": {"opened": run_key}})
     halves = [fo.Space(children=[child], active_child=child.component_id) for child in (grid, panel)]
     workspace = fo.Space(children=halves, orientation="horizontal", sizes=[0.5, 0.5])
     dataset.save_workspace(name, workspace, description="DiffPath's scores beside the images", overwrite=True)

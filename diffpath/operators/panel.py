@@ -4,9 +4,14 @@ What it shows is made by ``dataset/explore.py`` and drawn by ``plots.py``. Its s
 by the App, holds numbers and names only; ``base`` is the view that the user chose and
 ``shown`` the narrower one that the panel set, so that showing a bar's images does not
 change the histogram that the bar is in.
+
+When the panel sets the value of an input that is on the page, the App reports this as if
+the user had changed it, and puts its older copy of all the state back; so the panel never
+does: a value that the user did not type comes with a fresh input, under a new name.
 """
 
 import base64
+import uuid
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -17,12 +22,18 @@ from ..dataset import explore, manage
 from ..dataset.runs import COMPLETE, DiffPathRun
 from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from . import plots
-from .choices import is_valid_level, level_range
+from .choices import level_range
 from .forms import RULE_CHOICES
+from .panel_state import up_to_date_state
 from .running import show_heatmaps
 
 PLUGIN = "@diffpath/diffpath"
 _NO_BAR = {"displayModeBar": False, "scrollZoom": False}
+_STATE = (
+    *("dataset", "base", "filters", "shown", "chosen", "runs", "opened", "status", "message", "choices"),
+    *("rule", "level", "threshold", "problem", "low", "high", "step", "number", "slider"),
+    *("bins", "flagged", "scored", "axes", "drawn", "points", "scatter_layout", "sample"),
+)
 
 
 class DiffPathPanel(foo.Panel):
@@ -39,12 +50,13 @@ class DiffPathPanel(foo.Panel):
 
     def execute(self, ctx):
         """Looks first whether the run that is shown was renamed, deleted or damaged meanwhile."""
-        opened = ctx.panel.get_state("opened") if ctx.params.get("panel_id") else None
-        if opened and ctx.params.get("__method__") not in (None, "on_startup", "on_load", "on_unload"):
-            if opened not in manage.list_diffpath_runs(ctx.dataset):
-                ctx.panel.set_state("rule", None)
-                self._open(ctx, None)
-        return super().execute(ctx)
+        with up_to_date_state(ctx, _STATE):
+            opened = ctx.panel.get_state("opened") if ctx.params.get("panel_id") else None
+            if opened and ctx.params.get("__method__") not in (None, "on_startup", "on_load", "on_unload"):
+                if opened not in manage.list_diffpath_runs(ctx.dataset):
+                    ctx.panel.set_state("rule", None)
+                    self._open(ctx, None)
+            return super().execute(ctx)
 
     # What the App tells the panel
 
@@ -52,7 +64,7 @@ class DiffPathPanel(foo.Panel):
         """Also called when the App lays out its panels anew: what the user has set so far is kept."""
         ctx.panel.set_state({"dataset": ctx.dataset.name, "base": _app_view(ctx), "filters": _filters(ctx)})
         ctx.panel.set_state({"shown": None, "chosen": ""})
-        self._open(ctx, ctx.panel.get_state("controls.run"))
+        self._open(ctx, ctx.panel.get_state("opened"))
 
     def on_change_dataset(self, ctx):
         if ctx.dataset.name != ctx.panel.get_state("dataset"):
@@ -84,30 +96,14 @@ class DiffPathPanel(foo.Panel):
             self._open(ctx, ctx.params["value"])
 
     def on_rule(self, ctx):
-        rule = ctx.params["value"]
-        if rule != ctx.panel.get_state("rule"):
-            self._set_rule(ctx, rule, None)
-            self._preview(ctx)
+        if ctx.params["value"] != ctx.panel.get_state("rule"):
+            self._move(ctx, ctx.params["value"], None)
 
     def on_level(self, ctx):
-        """The number or the slider was moved.
-
-        The App echoes what the panel itself sets, with a state that may be older: only the
-        event is to be believed, so that the rule is part of the input's name. An answer may
-        come late as well, and must not undo what the user has done since: it leaves alone
-        the input that was moved, and the choice of the rule.
-        """
-        path = ctx.params["path"]
-        rule, level = path.rpartition(".")[2].partition("_")[2], ctx.params["value"]
-        state = ctx.panel.state
-        if level is None or (rule, level) == (state.rule, state.level):
-            return
-        if rule != state.rule and not is_valid_level(rule, level):
-            return  # typed into the input of the rule before, while this one was coming
-        if rule == state.rule and path.startswith("slider") and abs(level - state.level) < _step(state):
-            return  # the slider rounds a number that was typed
-        self._set_rule(ctx, rule, level, moved=path)
-        self._preview(ctx)
+        """The number or the slider was moved; one that was replaced meanwhile is not heard any more."""
+        name, level, state = ctx.params["path"].rpartition(".")[2], ctx.params["value"], ctx.panel.state
+        if name in (state.number, state.slider) and level not in (None, state.level):
+            self._move(ctx, state.rule, level, moved="number" if name == state.number else "slider")
 
     def on_axes(self, ctx):
         name = ctx.params["path"].partition(".")[2]
@@ -196,7 +192,9 @@ class DiffPathPanel(foo.Panel):
         runs = manage.list_diffpath_runs(ctx.dataset)
         if run_key not in runs:
             run_key = runs[-1] if runs else None
-        ctx.panel.set_state({"runs": runs, "opened": run_key, "controls.run": run_key, "sample": None})
+        choices = _fresh("choices")
+        ctx.panel.set_state({"runs": runs, "opened": run_key, "sample": None})
+        ctx.panel.set_state({choices: {"run": run_key}, "choices": choices})
         status, message = _status(ctx.dataset, run_key)
         ctx.panel.set_state({"status": status, "message": message})
         if status != COMPLETE:
@@ -205,9 +203,9 @@ class DiffPathPanel(foo.Panel):
         show_heatmaps(ctx, run.fields)
         ctx.panel.set_state({"axes.x": ctx.panel.get_state("axes.x") or explore.COMPONENT_NAMES[0]})
         ctx.panel.set_state({"axes.y": ctx.panel.get_state("axes.y") or explore.COMPONENT_NAMES[1]})
-        self._set_rule(ctx, *(kept or (run.rule, run.level)))
-        ctx.panel.set_state("controls.rule", ctx.panel.get_state("rule"))
-        self._preview(ctx, draw=False)
+        rule, level = kept or (run.rule, run.level)
+        ctx.panel.set_state("threshold", run.threshold)
+        self._move(ctx, rule, level, draw=False)
         self._show(ctx)
 
     def _show(self, ctx):
@@ -224,34 +222,29 @@ class DiffPathPanel(foo.Panel):
         self._count(ctx, run)
         self._scatter(ctx)
 
-    def _set_rule(self, ctx, rule, level, moved=None):
-        """Sets rule and level; without a level, the present threshold as a score, or the rule's default.
+    def _move(self, ctx, rule, level, moved=None, draw=True):
+        """Moves the threshold.
 
-        The inputs follow, but for the one that the user has ``moved``.
+        Args:
+            level: a number, or None for the present threshold as a score or the rule's default
+            moved: the input that the user has moved, "number" or "slider": only the other one follows
         """
-        low, high, step, default = level_range(rule, ctx.dataset, self._run(ctx))
-        if level is None:
-            level = ctx.panel.get_state("threshold") if rule == "score" else default
-        inputs = {f"controls.number_{rule}", f"slider_{rule}"} - {moved}
-        ctx.panel.set_state(
-            {
-                "rule": rule,
-                "level": level,
-                **dict.fromkeys(inputs, level),
-                "low": min(low, level),
-                "high": max(high, level),
-                "step": step,
-            }
-        )
-
-    def _preview(self, ctx, draw=True):
         run, state = self._run(ctx), ctx.panel.state
+        low, high, step, default = level_range(rule, ctx.dataset, run)
+        if level is None:
+            level = state.threshold if rule == "score" else default
         try:
-            threshold, _ = preview_threshold(ctx.dataset, run.run_key, state.rule, state.level)
+            threshold, problem = preview_threshold(ctx.dataset, run.run_key, rule, level)[0], None
         except ValueError as error:
-            ctx.panel.set_state("problem", str(error))
-            return
-        ctx.panel.set_state({"threshold": threshold, "problem": None})
+            threshold, problem = state.threshold, str(error)
+        ctx.panel.set_state({"rule": rule, "level": level, "threshold": threshold, "problem": problem})
+        ctx.panel.set_state({"low": min(low, level), "high": max(high, level), "step": step})
+        if moved != "number":
+            name = _fresh("number")
+            ctx.panel.set_state({"number": name, state.choices: {"run": run.run_key, "rule": rule, name: level}})
+        if moved != "slider":
+            name = _fresh("slider")
+            ctx.panel.set_state({"slider": name, "sliders": {name: level}})
         if draw:
             self._count(ctx, run)
             self._scatter(ctx)
@@ -323,16 +316,15 @@ class DiffPathPanel(foo.Panel):
         return types.Property(panel, view=types.GridView(orientation="vertical", columns=1, gap=1, pad=2))
 
     def _render_controls(self, panel, state):
-        controls = panel.h_stack("controls", gap=2, align_y="end")
-        _choices(controls, "run", {key: key for key in state.runs}, "Run", self.on_run)
+        choices = panel.h_stack(state.choices, gap=2, align_y="end")
+        _choices(choices, "run", {key: key for key in state.runs}, "Run", self.on_run)
         if state.status != COMPLETE:
             return
-        _choices(controls, "rule", {rule: label for rule, (label, _) in RULE_CHOICES.items()}, "Flag by", self.on_rule)
-        controls.float(f"number_{state.rule}", label="Level", on_change=self.on_level)
+        _choices(choices, "rule", {rule: label for rule, (label, _) in RULE_CHOICES.items()}, "Flag by", self.on_rule)
+        choices.float(state.number, label="Level", on_change=self.on_level)
         slider = types.SliderView(value_label_display="auto", label_position="left", view_multiple_of=state.step)
-        panel.float(
-            f"slider_{state.rule}", min=state.low, max=state.high, label="Level", view=slider, on_change=self.on_level
-        )
+        limits = {"min": state.low, "max": state.high}
+        panel.grid("sliders").float(state.slider, label="Level", view=slider, on_change=self.on_level, **limits)
 
     def _render_message(self, panel, state):
         panel.md(state.message or "", name="message_text")
@@ -444,8 +436,9 @@ def _status(dataset, run_key):
     )
 
 
-def _step(state):
-    return state.step or (state.high - state.low) / 100
+def _fresh(name):
+    """A name that no input had before."""
+    return f"{name}_{uuid.uuid4().hex[:8]}"
 
 
 def _draw(ctx, name, traces):
