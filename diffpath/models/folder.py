@@ -83,6 +83,13 @@ class ModelFolder:
                 f"model {self.name!r} has no readable {path.relative_to(self.path)}; give a diffusers folder or hub id"
             ) from error
 
+    def require(self, part, config, keys):
+        """Raises a ModelError if ``config``, the content of a part's ``config.json``, does not say one of the keys."""
+        for key in keys:
+            if not config.get(key):
+                path = (part / "config.json").relative_to(self.path)
+                raise ModelError(f"{path} of model {self.name!r} does not say {key!r}; add the key")
+
     def own_config(self):
         """The content of ``diffpath.json``, or an empty dict."""
         path = self.path / OWN_CONFIG

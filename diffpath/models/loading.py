@@ -178,9 +178,7 @@ def _load_latent_space(folder, scaling):
             f"the autoencoder of model {folder.name!r} must be an AutoencoderKL or VQModel, got {kind}; "
             "choose another model"
         )
-    for key in ("block_out_channels", "in_channels"):
-        if not config.get(key):
-            raise ModelError(f"{part.name}/config.json of model {folder.name!r} does not say {key!r}; add the key")
+    folder.require(part, config, ("block_out_channels", "in_channels"))
     said = config.get("scaling_factor")
     if said is None and scaling is None:
         raise ModelError(

@@ -58,9 +58,7 @@ def load_network(folder, *, class_label=None):
             f"the network of model {folder.name!r} must be one of {', '.join(_LOADERS)}, got {kind}; "
             "choose another model"
         )
-    for key in ("in_channels", "sample_size"):
-        if not config.get(key):
-            raise ModelError(f"config.json of the network of model {folder.name!r} does not say {key!r}; add the key")
+    folder.require(folder.network, config, ("in_channels", "sample_size"))
     return _LOADERS[kind](folder, config, class_label)
 
 
