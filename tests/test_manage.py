@@ -15,6 +15,8 @@ from diffpath import (
     get_diffpath_info,
     load_diffpath_view,
     rename_diffpath,
+    set_diffpath_threshold,
+    update_diffpath,
 )
 from diffpath.dataset import heartbeat, iterate_diffpath, manage
 from diffpath.dataset.appearance import color_heatmaps, uncolor_heatmaps
@@ -122,6 +124,13 @@ def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
     assert not Path(run.config["folder"]).exists()
     assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["new_heatmap"]
     assert len(load_diffpath_view(dataset, "new")) == 12
+
+
+def test_a_renamed_run_takes_a_new_threshold_and_new_images(dataset):
+    compute_diffpath(dataset, run_key="old", **FAST)
+    rename_diffpath(dataset, "old", "new")
+    assert set_diffpath_threshold(dataset, "new", "count", 2).num_likely_ood == 2
+    assert update_diffpath(dataset, "new", progress=False).num_scored == 12
 
 
 def test_a_renamed_run_is_deleted_without_a_trace(dataset):

@@ -350,6 +350,7 @@ def _rename_fields(dataset, pairs):
     present = {old: new for old, new in pairs if dataset.has_sample_field(old)}
     if present:
         dataset.rename_sample_fields(present)
+        dataset.reload()  # the field objects keep their old paths, under which they could not be saved
 
 
 def _rename_record(dataset, old, new):
