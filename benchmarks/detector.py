@@ -5,7 +5,8 @@
 - ``standardisation``: AUROC over all ordered pairs of the development sets of
   ``benchmarks.accuracy`` by how the default preset's descriptor is standardised and by
   density;
-- ``contamination``: what a self-reference finds at 0, 1, 5, 10 and 20 % contamination;
+- ``contamination``: what a self-reference finds at 0, 1, 5, 10 and 20 % contamination, also
+  fused with frozen features;
 - ``rescoring``: how long it takes to score 100,000 stored descriptors again.
 
 Seeds 0, 1 and 2; the first call fetches the sets and evaluates the bundled model, which
@@ -21,13 +22,14 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import QuantileTransformer
 
-from diffpath import AnomalyDetector
+from diffpath import AnomalyDetector, FusedDetector
 from diffpath.dataset.references import SELF_REFERENCE
 from diffpath.densities import DENSITIES
 
 from .accuracy.datasets import DEVELOPMENT, load_set, split
 from .accuracy.descriptors import descriptor, statistics
 from .accuracy.evaluations import Evaluations, load_predictor
+from .accuracy.peers import frozen_features
 from .accuracy.protocol import SEEDS, run_pairs, summary
 
 DEFAULT_PRESET = ("six signed", "profile 0.2", "library statistics")
@@ -50,7 +52,7 @@ def main():
     if "standardisation" in parts:
         standardisation(features, splits)
     if "contamination" in parts:
-        contamination(features)
+        contamination(features, {name: frozen_features(images.images) for name, images in sets.items()})
     if "rescoring" in parts:
         rescoring()
 
@@ -66,12 +68,19 @@ def standardisation(features, splits):
     print("average AUROC ± spread over seeds / minimum over pairs\n")
 
 
-def contamination(features, size=250):
+def contamination(features, frozen, size=250):
+    length = next(iter(frozen.values())).shape[1]
+    joined = {name: np.hstack([X, frozen[name]]) for name, X in features.items()}
+    rivals = {
+        "trimmed (the default)": (features, partial(AnomalyDetector, **SELF_REFERENCE)),
+        "not trimmed, kde": (features, AnomalyDetector),
+        "frozen features fused": (joined, partial(FusedDetector, length, detector_options=SELF_REFERENCE)),
+    }
     print(f"{'self-reference':<24}{'contaminated':>14}{'AUROC':>9}{'found':>9}{'false alarms':>15}")
-    for name, options in {"trimmed (the default)": SELF_REFERENCE, "not trimmed, kde": {}}.items():
+    for name, (X, make_detector) in rivals.items():
         for share in SHARES:
             rows = [
-                _contaminated(features[inside], features[outside], share, size, seed, options)
+                _contaminated(X[inside], X[outside], share, size, seed, make_detector)
                 for inside, outside in permutations(features, 2)
                 for seed in SEEDS
             ]
@@ -80,12 +89,12 @@ def contamination(features, size=250):
     print("found, false alarms: shares flagged of contaminants and of the rest at a false-positive rate of 5 %\n")
 
 
-def _contaminated(inside, outside, share, size, seed, options):
+def _contaminated(inside, outside, share, size, seed, make_detector):
     rng = np.random.default_rng(seed)
     count = round(share * size)
     X = np.vstack([rng.permutation(inside)[: size - count], rng.permutation(outside)[:count]])
     truth = np.arange(len(X)) >= len(X) - count
-    detector = AnomalyDetector(**options).fit(X)
+    detector = make_detector().fit(X)
     flagged = detector.reference_scores_ >= detector.threshold_
     if not count:
         return np.nan, np.nan, flagged.mean()

@@ -13,6 +13,7 @@ _HOMES = {
     "DiffPathResult": "method",
     "DiffPathRun": "dataset",
     "DiffPathV2": "method",
+    "FusedDetector": "fusion",
     "ImageError": "errors",
     "MethodOptions": "options",
     "ModelError": "errors",

@@ -70,25 +70,27 @@ class EmpiricalNull:
     Above the median m, a generalised Pareto tail p(s) = ½ (1 + ξ λ (s − m))^(−1/ξ). The rate
     λ has the greatest likelihood for the scores between the median and the 1 − trim
     quantile, those above counting as censored there: their values, which may be those of
-    contaminants, have no part in it. The shape ξ is fixed: on the development sets of
-    ``benchmarks/detector.py`` it lets 5 % flag about 5 % of clean images. Below the median p
-    is a rank.
+    contaminants, have no part in it. The shape ξ is given: on the development sets of
+    ``benchmarks/detector.py`` the default lets 5 % flag about 5 % of clean images. Below the
+    median p is a rank.
 
     An approximation, unlike conformal p-values, and an extrapolation below 1 / (n + 1).
 
     Args:
         scores: float ``(n,)``, n ≥ 3
         trim: the share at the top, in (0, 0.5), whose values are not used
+        shape: ξ, positive; the smaller, the lighter the tail
     """
 
     smallest_p_value = 0.0
 
-    def __init__(self, scores, trim):
+    def __init__(self, scores, trim, shape=TAIL_SHAPE):
+        self.shape = shape
         self.scores = np.sort(np.asarray(scores, np.float64))
         self.median, censored_from = np.quantile(self.scores, [0.5, 1 - trim])
         above = self.scores[self.scores > self.median]
         excess = np.minimum(above, censored_from) - self.median
-        self.rate = _censored_rate(excess, np.count_nonzero(above <= censored_from))
+        self.rate = _censored_rate(excess, np.count_nonzero(above <= censored_from), shape)
 
     def p_values(self, scores):
         """Tail probabilities of scores, ``(m,)`` in [0, 1]."""
@@ -96,7 +98,7 @@ class EmpiricalNull:
         rank = 1 - np.searchsorted(self.scores, scores, side="left") / len(self.scores)
         excess = scores - self.median
         above = excess > 0
-        tail = 0.5 * (1 + TAIL_SHAPE * self.rate * np.where(above, excess, 0)) ** (-1 / TAIL_SHAPE)
+        tail = 0.5 * (1 + self.shape * self.rate * np.where(above, excess, 0)) ** (-1 / self.shape)
         return np.where(above, tail, np.maximum(rank, 0.5))
 
     own_p_values = p_values
@@ -105,19 +107,19 @@ class EmpiricalNull:
         """The least score from which p ≤ ``false_positive_rate``."""
         if false_positive_rate >= 0.5:
             return float(np.quantile(self.scores, 1 - false_positive_rate, method="higher"))
-        excess = ((0.5 / false_positive_rate) ** TAIL_SHAPE - 1) / (TAIL_SHAPE * self.rate)
+        excess = ((0.5 / false_positive_rate) ** self.shape - 1) / (self.shape * self.rate)
         return float(np.nextafter(self.median + excess, np.inf))
 
 
-def _censored_rate(excess, seen):
+def _censored_rate(excess, seen, shape):
     """λ of greatest likelihood, where ``seen`` of the excesses are exact and the others at least that large."""
     if not seen or not excess.any():
         return _HIGHEST_RATE
 
     def slope(rate):
         """Of the log-likelihood in log λ; each excess falls from its exponent to nothing."""
-        reach = TAIL_SHAPE * rate * excess
-        exponents = np.full(len(excess), 1 / TAIL_SHAPE)
+        reach = shape * rate * excess
+        exponents = np.full(len(excess), 1 / shape)
         exponents[:seen] += 1
         return seen - (exponents * reach / (1 + reach)).sum()
 

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .calibration import DEFAULT_LEVEL, ConformalCalibration, EmpiricalNull
+from .calibration import DEFAULT_LEVEL, TAIL_SHAPE, ConformalCalibration, EmpiricalNull
 from .densities import DENSITIES, central_part
 from .options import MIN_REFERENCE_SIZE
 
@@ -19,7 +19,51 @@ _IQR_OF_STANDARD_NORMAL = 1.349
 _LINEAR_RANGE = 30.0
 
 
-class AnomalyDetector(OutlierMixin, BaseEstimator):
+class CalibratedDetector(OutlierMixin, BaseEstimator):
+    """What follows from ``score_samples`` and calibration scores, whatever the detector."""
+
+    _null_shape = TAIL_SHAPE
+
+    def p_values(self, X):
+        """How likely an image of the reference's kind is at least this anomalous.
+
+        Args:
+            X: ``(n_samples, n_features)``, samples that are not of the reference
+
+        Returns:
+            float64 ``(n_samples,)`` in [``smallest_p_value_``, 1]
+        """
+        return self.calibration_.p_values(self.score_samples(X))
+
+    def decision_function(self, X):
+        """``score_samples`` minus ``threshold_``: at least 0 for likely outliers, ``(n_samples,)``."""
+        return self.score_samples(X) - self.threshold_
+
+    def predict(self, X):
+        """−1 for likely outliers (a score of at least ``threshold_``), 1 for inliers, ``(n_samples,)``."""
+        return np.where(self.decision_function(X) >= 0, -1, 1)
+
+    @property
+    def calibration_scores_(self):
+        return self.calibration_.scores
+
+    @property
+    def smallest_p_value_(self):
+        return self.calibration_.smallest_p_value
+
+    def _calibrate_on(self, held_out, trim, false_positive_rate):
+        """Calibrates on some of the reference's scores, which are by fits that did not see them."""
+        calibration_scores = self.reference_scores_[held_out]
+        self._calibrate(calibration_scores, trim, false_positive_rate)
+        self.reference_p_values_ = self.calibration_.p_values(self.reference_scores_)
+        self.reference_p_values_[held_out] = self.calibration_.own_p_values(calibration_scores)
+
+    def _calibrate(self, scores, trim, false_positive_rate):
+        self.calibration_ = EmpiricalNull(scores, trim, self._null_shape) if trim else ConformalCalibration(scores)
+        self.threshold_ = self.calibration_.threshold(false_positive_rate)
+
+
+class AnomalyDetector(CalibratedDetector):
     """Density of reference descriptors, with p-values; a low density is an anomaly.
 
     Descriptors are heavy-tailed, so each component is centred on its median, divided by
@@ -60,6 +104,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         reference_p_values_: float64 ``(n_samples,)``: likewise
         calibration_scores_: float64 ``(n_calibration,)``, ascending: the scores that
             p-values are ranks among
+        held_out_: int ``(n_calibration,)``: which of the reference images these are of; not kept in files
         smallest_p_value_: no p-value can be less
         threshold_: a score from which an image counts as likely out-of-distribution
 
@@ -117,11 +162,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self._check_options()
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
         self.feature_centre_, self.feature_scale_ = np.median(X, axis=0), _robust_scale(X)
-        held_out = self._fit_split(X) if self._splits(len(X)) else self._fit_cross(X)
-        calibration_scores = self.reference_scores_[held_out]
-        self._calibrate(calibration_scores)
-        self.reference_p_values_ = self.calibration_.p_values(self.reference_scores_)
-        self.reference_p_values_[held_out] = self.calibration_.own_p_values(calibration_scores)
+        self.held_out_ = self._fit_split(X) if self._splits(len(X)) else self._fit_cross(X)
+        self._calibrate_on(self.held_out_, self.trim, self.false_positive_rate)
         return self
 
     def score_samples(self, X):
@@ -136,17 +178,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         X = self._validated(X)
         return np.mean([fit.score(X) for fit in self._fits], axis=0)
 
-    def p_values(self, X):
-        """How likely an image of the reference's kind is at least this anomalous.
-
-        Args:
-            X: ``(n_samples, n_features)``, samples that are not of the reference
-
-        Returns:
-            float64 ``(n_samples,)`` in [``smallest_p_value_``, 1]
-        """
-        return self.calibration_.p_values(self.score_samples(X))
-
     def z_scores(self, X):
         """Each component's distance from the reference's median in robust standard deviations.
 
@@ -158,22 +189,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             over 1.349, a normal distribution's standard deviation
         """
         return (self._validated(X) - self.feature_centre_) / self.feature_scale_
-
-    def decision_function(self, X):
-        """``score_samples`` minus ``threshold_``: at least 0 for likely outliers, ``(n_samples,)``."""
-        return self.score_samples(X) - self.threshold_
-
-    def predict(self, X):
-        """−1 for likely outliers (a score of at least ``threshold_``), 1 for inliers, ``(n_samples,)``."""
-        return np.where(self.decision_function(X) >= 0, -1, 1)
-
-    @property
-    def calibration_scores_(self):
-        return self.calibration_.scores
-
-    @property
-    def smallest_p_value_(self):
-        return self.calibration_.smallest_p_value
 
     def arrays(self):
         """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
@@ -200,7 +215,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
                 setattr(detector, name, array)
         detector.n_features_in_ = len(detector.feature_centre_)
         detector._fits = [_Fit.from_arrays(detector.density, groups[k]) for k in sorted(groups)]
-        detector._calibrate(arrays["calibration_scores_"])
+        detector._calibrate(arrays["calibration_scores_"], detector.trim, detector.false_positive_rate)
         return detector
 
     def _fit_split(self, X):
@@ -248,10 +263,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         if self.trim:
             return False
         return self.calibration == "split" or (self.calibration == "auto" and count >= SPLIT_FROM)
-
-    def _calibrate(self, scores):
-        self.calibration_ = EmpiricalNull(scores, self.trim) if self.trim else ConformalCalibration(scores)
-        self.threshold_ = self.calibration_.threshold(self.false_positive_rate)
 
     def _validated(self, X):
         check_is_fitted(self)

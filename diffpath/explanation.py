@@ -5,27 +5,36 @@ import numpy as np
 from .options import FEATURE_NAMES
 
 LEAST_Z_SCORE = 3.0
+FAR_OUT = 0.05
 _MOST_NAMED = 3
 NOTHING_STANDS_OUT = "no single feature stands out; their combination is rare"
 
 
-def explain(z_scores):
-    """Says in a few words which of the six features moved and which way.
+def explain(z_scores, embedding_p_values=None):
+    """Says in a few words which of the six features moved and which way, and whether the embedding lies apart.
 
     Args:
         z_scores: float ``(n, 6)``: distances from the reference's median in robust
             standard deviations, as ``AnomalyDetector.z_scores`` gives them
+        embedding_p_values: float ``(n,)``: how likely an embedding of the reference's kind
+            lies at least this far out, or None without embeddings
 
     Returns:
         a list of n sentences such as ``"error² +4.1 sd, rate³ −3.2 sd"``: up to three
-        features that are 3 or more deviations away, the farthest first
+        features that are 3 or more deviations away, the farthest first, then
+        ``"embedding far out (p 0.003)"`` where that is 0.05 at most
     """
-    return [_explain_one(row) for row in np.asarray(z_scores, np.float64).reshape(-1, len(FEATURE_NAMES))]
+    rows = np.asarray(z_scores, np.float64).reshape(-1, len(FEATURE_NAMES))
+    if embedding_p_values is None:
+        embedding_p_values = np.ones(len(rows))
+    return [_explain_one(row, p) for row, p in zip(rows, embedding_p_values)]
 
 
-def _explain_one(z_scores):
+def _explain_one(z_scores, embedding_p_value):
     farthest = np.argsort(-np.abs(z_scores), kind="stable")[:_MOST_NAMED]
     named = [f"{FEATURE_NAMES[k]} {_signed(z_scores[k])} sd" for k in farthest if abs(z_scores[k]) >= LEAST_Z_SCORE]
+    if embedding_p_value <= FAR_OUT:
+        named.append(f"embedding far out (p {embedding_p_value:.1g})")
     return ", ".join(named) or NOTHING_STANDS_OUT
 
 

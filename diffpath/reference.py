@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 from .detector import AnomalyDetector
 from .errors import ReferenceSetError
+from .fusion import FusedDetector
 
-FORMAT = "diffpath reference 1"
+# What a file says it is, and the detector in it
+_FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 1, fused": FusedDetector}
 
 # What must be equal for descriptors to be comparable, and how one makes it so
 _WAYS_OUT = {
@@ -19,6 +21,7 @@ _WAYS_OUT = {
     "resolution": "give the same resolution",
     "dtype": "give the same dtype",
     "preprocessing": "make the reference again with this version of diffpath",
+    "embedding_length": "give embeddings of the kind that the reference was made with, or leave them out as it did",
 }
 # Options that say no more than the others do
 _REDUNDANT_OPTIONS = ("preset", "resolution")
@@ -29,9 +32,11 @@ class Reference:
     """A fitted detector that knows what made the descriptors that it was fitted on.
 
     Attributes:
-        detector: a fitted :class:`diffpath.AnomalyDetector`
+        detector: a fitted :class:`diffpath.AnomalyDetector`, or a
+            :class:`diffpath.FusedDetector` of descriptors and embeddings
         made_by: ``DiffPathV2.made_by`` of the method that made the descriptors: model,
-            options and preprocessing as JSON-ready values
+            options and preprocessing as JSON-ready values; with embeddings, also the
+            ``embedding_length``
         description: more about it for people, JSON-ready: not compared
 
     Example::
@@ -44,7 +49,7 @@ class Reference:
         load_reference("clothing.safetensors").checked(method.made_by).p_values(result.descriptor)
     """
 
-    detector: AnomalyDetector
+    detector: AnomalyDetector | FusedDetector
     made_by: dict
     description: dict = field(default_factory=dict)
 
@@ -57,8 +62,21 @@ class Reference:
             images: at least 3 images, as in ``method.score_images``
             **options: those of :class:`diffpath.AnomalyDetector`
         """
-        detector = AnomalyDetector(**options).fit(method.score_images(images).descriptor)
-        return cls(detector, method.made_by)
+        return cls.of(method.score_images(images).descriptor, method.made_by, **options)
+
+    @classmethod
+    def of(cls, X, made_by, description=None, **options):
+        """Fits a reference on descriptors, each followed by its embedding where ``made_by`` has an embedding's length.
+
+        Args:
+            X: float ``(n, D)`` or ``(n, D + embedding_length)``
+            made_by: what made them
+            description: more about them, for people
+            **options: those of :class:`diffpath.AnomalyDetector`
+        """
+        length = made_by.get("embedding_length")
+        detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
+        return cls(detector.fit(X), made_by, description or {})
 
     def checked(self, made_by):
         """The detector, if descriptors made by ``made_by`` are comparable with the reference's.
@@ -75,8 +93,9 @@ class Reference:
         """Writes the reference to a ``.safetensors`` file."""
         from safetensors.numpy import save_file
 
+        (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector).__name__ == detector.__name__)
         about = {"params": self.detector.get_params(), "made_by": self.made_by, "description": self.description}
-        save_file(self.detector.arrays(), str(path), metadata={"format": FORMAT, "about": json.dumps(about)})
+        save_file(self.detector.arrays(), str(path), metadata={"format": kind, "about": json.dumps(about)})
 
     @classmethod
     def load(cls, path):
@@ -90,13 +109,13 @@ class Reference:
         try:
             with safe_open(str(path), framework="numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
+                if metadata.get("format") not in _FORMATS:
                     raise ReferenceSetError(f"{path} holds no diffpath reference; give another path")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
         about = json.loads(metadata["about"])
-        detector = AnomalyDetector.from_arrays(about["params"], arrays)
+        detector = _FORMATS[metadata["format"]].from_arrays(about["params"], arrays)
         return cls(detector, about["made_by"], about["description"])
 
 

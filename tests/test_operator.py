@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import numpy as np
 import pytest
 from conftest import ROOT
 from fiftyone.operators.delegated import DelegatedOperationService
@@ -283,3 +284,19 @@ def test_the_evaluation_shows_measures_and_a_picture(dataset, operator, monkeypa
     result = foo.execute_operator(EVALUATE, dict(dataset=dataset, params=params)).result
     assert "| AUROC | " in result["summary"] and "Positive class: **photos**" in result["summary"]
     assert result["picture"].startswith("data:image/png;base64,")
+
+
+def test_the_form_offers_the_users_fields_of_vectors_and_none_where_there_are_none(dataset, operator):
+    assert "embeddings" not in form(dataset)
+    dataset.set_values("clip", [np.eye(5)[k % 5] + 0.1 * k for k in range(36)])
+    dataset.set_values("kind", ["a"] * 36)
+    chosen = form(dataset)["embeddings"]
+    assert chosen["type"]["values"] == ["clip"] and chosen["default"] is None and not chosen["required"]
+    execute(dataset, run_key="plain", num_timesteps=2)
+    assert "embedding_score" not in dataset.get_run_info("plain").config.serialize()["fields"]
+    assert form(dataset)["embeddings"]["type"]["values"] == ["clip"]  # not the run's own vectors
+    execute(dataset, run_key="app", embeddings="clip", num_timesteps=2)
+    operator(dataset, delegate=True, embeddings="clip", run_key="later", **FAST)
+    DelegatedOperationService().execute_queued_operations(limit=1)
+    for key in ("app", "later"):
+        assert dataset.count(f"{key}_embedding_score") == dataset.count(f"{key}_score") == 36

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from diffpath import AnomalyDetector
+from diffpath import AnomalyDetector, FusedDetector
 
 from . import peers
 from .descriptors import default_descriptor, descriptor, statistics
 from .evaluations import random_weights
 
+_FROZEN_LENGTH = 1280
 DEFAULT = ("six signed", "profile 0.2", "library statistics")
 PAPER = ("six squared, standard weight",)
 
@@ -59,12 +60,21 @@ def _with_image_quality(evaluations, images):
     return np.hstack([descriptor(statistics(evaluations, images), DEFAULT), peers.image_quality(images)])
 
 
+def _with_frozen_features(evaluations, images):
+    return np.hstack([descriptor(statistics(evaluations, images), DEFAULT), peers.frozen_features(images)])
+
+
+def fused(seed):
+    return FusedDetector(_FROZEN_LENGTH, detector_options={"random_state": seed})
+
+
 def density(seed, **options):
     return AnomalyDetector(random_state=seed, **options)
 
 
 METHODS = {
     "diffpath, default": Method(10, from_statistics(*DEFAULT), density, "diffpath"),
+    "diffpath fused with frozen features": Method(10, _with_frozen_features, fused, "diffpath"),
     "diffpath, six features": Method(10, from_statistics("six signed"), density, "diffpath"),
     "default and image quality": Method(10, _with_image_quality, density, "diffpath"),
     "diffpath, paper": Method(10, from_statistics(*PAPER), lambda seed: density(seed, density="gmm"), "diffpath"),

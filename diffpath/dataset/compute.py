@@ -11,6 +11,7 @@ import fiftyone as fo
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from .appearance import color_heatmaps
+from .embeddings import read_embeddings
 from .heartbeat import beating, is_alive
 from .judging import judge
 from .manage import delete_diffpath
@@ -28,6 +29,7 @@ def compute_diffpath(
     *,
     reference=None,
     model="bundled",
+    embeddings=None,
     run_key="diffpath",
     rule=DEFAULT_RULE,
     level=DEFAULT_LEVEL,
@@ -47,7 +49,9 @@ def compute_diffpath(
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
     ``K_heatmap`` and ``K_error`` are added, with saved views that rank and filter by them.
-    A run that was interrupted goes on when it is called again with the same arguments.
+    With ``embeddings``, ``K_score`` is the fused score, by which everything ranks and
+    flags, and its parts are in ``K_diffusion_score`` and ``K_embedding_score``. A run that
+    was interrupted goes on when it is called again with the same arguments.
 
     Args:
         samples: a ``fo.Dataset`` or ``fo.DatasetView`` of images
@@ -58,6 +62,11 @@ def compute_diffpath(
             that also leaves out the most deviant 30 %, and p-values are approximate
         model: ``"bundled"``, the path of a diffusers folder, or a hub id such as
             ``"google/ddpm-cifar10-32"``, which the run pins to its commit
+        embeddings: a field with one vector per sample, of any other network, in
+            ``samples`` and in the samples of the reference: how far the vector lies from its
+            nearest neighbours in the reference then counts beside the diffusion model's
+            evidence. An image without one gets no score, and ``K_error`` says so. All
+            vectors are held in memory
         run_key: an identifier; prefix of fields and views
         rule: how images are chosen as likely out-of-distribution, as in
             :func:`set_diffpath_threshold`, which changes it later
@@ -88,6 +97,7 @@ def compute_diffpath(
         samples,
         reference=reference,
         model=model,
+        embeddings=embeddings,
         run_key=run_key,
         rule=rule,
         level=level,
@@ -109,6 +119,7 @@ def iterate_diffpath(
     *,
     reference=None,
     model="bundled",
+    embeddings=None,
     run_key="diffpath",
     rule=DEFAULT_RULE,
     level=DEFAULT_LEVEL,
@@ -131,13 +142,14 @@ def iterate_diffpath(
     source = resolve_reference(dataset, samples, reference)
     method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options, **options)
     set_batch_size(method, batch_size)
-    source.check(method, num_workers)
+    vectors = read_embeddings(samples, embeddings, source)
+    made_by = {**method.made_by, **vectors.made_by}
+    source.check(method, made_by, num_workers)
 
-    made_by = {**method.made_by, "reference": source.description}
     # Read first: a view over the scores of a run that is overwritten is empty afterwards
     target = dict(zip(*samples.values(["id", "filepath"])))
     asked = {"samples": serialize(samples), "rule": rule, "level": level, "tag": tag}
-    config = _begin(dataset, run_key, made_by, heatmaps, asked, overwrite)
+    config = _begin(dataset, run_key, {**made_by, "reference": source.description}, heatmaps, asked, overwrite)
     store = FieldStore(dataset, config, target)
     archive = ReferenceArchive(Path(config["folder"]))
 
@@ -147,9 +159,11 @@ def iterate_diffpath(
     scanner = Scanner(method, num_workers, total=len(pending) + len(outside))
     yield from beating(_scan(scanner, pending, store, outside, archive), dataset, run_key, config)
 
-    fitted, reference_ids = source.fit({**archive.descriptors, **store.descriptors}, method)
-    config.update(judge(dataset, config, store.descriptors, fitted, reference_ids))
-    config.update(num_unreadable=len(target) - len(store.descriptors))
+    vectors.note_problems(dataset, config, store.descriptors)
+    described = vectors.join(store.descriptors)
+    fitted, reference_ids = source.fit(vectors.join({**archive.descriptors, **store.descriptors}), made_by)
+    config.update(judge(dataset, config, described, fitted, reference_ids))
+    config.update(num_unreadable=len(target) - len(described))
     config.update(apply_threshold(dataset, config, rule, level, tag=tag))
     config.update(
         status=COMPLETE,

@@ -13,7 +13,7 @@ from ..options import FEATURE_NAMES
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
 _LOG_COUNTS_FROM = 200  # ratio of the tallest to the lowest bar
-_EXPORTED = ("score", "p_value", "is_ood", "explanation", "error")
+_EXPORTED = ("score", "diffusion_score", "embedding_score", "p_value", "is_ood", "explanation", "error")
 
 
 class Axis:

@@ -1,12 +1,16 @@
 """Turns stored descriptors into scores, p-values and explanations; the network has no part in it."""
 
+from itertools import islice
+
 import numpy as np
 
+from ..explanation import explain
 from ..options import FEATURE_NAMES
 from .runs import reference_file
 from .schema import describe
 
 _NUM_FEATURES = len(FEATURE_NAMES)
+_CHUNK = 20_000  # images, whose descriptors and embeddings are held together
 
 
 def judge(dataset, config, descriptors, reference, reference_ids=()):
@@ -15,7 +19,8 @@ def judge(dataset, config, descriptors, reference, reference_ids=()):
     Args:
         dataset: the ``fo.Dataset``
         config: the run's record
-        descriptors: ``{sample id: descriptor}``, the six features first
+        descriptors: ``{sample id: descriptor}``, the six features first; with its embedding
+            behind it where the run has embeddings
         reference: a fitted :class:`diffpath.Reference`
         reference_ids: ids of the samples that it was fitted on, in its order: they get
             the scores by fits that did not see them
@@ -46,22 +51,43 @@ def judge(dataset, config, descriptors, reference, reference_ids=()):
 
 
 def write_scores(dataset, fields, descriptors, detector, reference_ids=()):
-    """Scores descriptors and writes scores, p-values and explanations."""
-    if not descriptors:
-        return
-    from ..explanation import explain
-
-    ids = list(descriptors)
-    X = np.stack([descriptors[i] for i in ids]).astype(np.float64)
+    """Scores descriptors and writes scores, p-values and explanations, some images at a time."""
     position = {sample_id: k for k, sample_id in enumerate(reference_ids)}
-    own = np.array([position.get(i, -1) for i in ids])
-    seen, new = own >= 0, own < 0
-    scores, p_values = np.empty(len(ids)), np.empty(len(ids))
-    scores[seen], p_values[seen] = detector.reference_scores_[own[seen]], detector.reference_p_values_[own[seen]]
+    ids = iter(descriptors)
+    while some := list(islice(ids, _CHUNK)):
+        X = np.stack([descriptors[i] for i in some]).astype(np.float64)
+        own = np.array([position.get(i, -1) for i in some])
+        columns = _fused_columns if "embedding_score" in fields else _plain_columns
+        for kind, values in columns(X, own, detector).items():
+            dataset.set_values(fields[kind], dict(zip(some, values)), key_field="id")
+
+
+def _plain_columns(X, own, detector):
+    """Values by kind of field; ``own`` holds the samples' places in the reference, −1 for others."""
+    scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
+    return {**_judged(scores, own, detector), "explanation": explain(_six_z_scores(X, detector))}
+
+
+def _fused_columns(X, own, detector):
+    parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
+    explanations = explain(_six_z_scores(X, detector), detector.part_p_values(parts)[:, 1])
+    named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
+    return {**_judged(detector.fuse(parts), own, detector), **named, "explanation": explanations}
+
+
+def _judged(scores, own, detector):
+    rank = detector.calibration_.p_values
+    p_values = _of_reference_or(detector.reference_p_values_, own, lambda new: rank(scores[new]))
+    return {"score": scores.tolist(), "p_value": p_values.tolist()}
+
+
+def _of_reference_or(known, own, compute):
+    """What is known of the reference's samples, and ``compute(new)`` for the others, a mask."""
+    values, new = known[own], own < 0
     if new.any():
-        scores[new] = detector.score_samples(X[new])
-        p_values[new] = detector.calibration_.p_values(scores[new])
-    explanations = explain(detector.z_scores(X)[:, :_NUM_FEATURES])
-    columns = {"score": scores.tolist(), "p_value": p_values.tolist(), "explanation": explanations}
-    for kind, values in columns.items():
-        dataset.set_values(fields[kind], dict(zip(ids, values)), key_field="id")
+        values[new] = compute(new)
+    return values
+
+
+def _six_z_scores(X, detector):
+    return detector.z_scores(X)[:, :_NUM_FEATURES]

@@ -129,6 +129,7 @@ def describe_info(info):
     rows += [
         ("Reference", ", ".join(f"{name} {value}" for name, value in made_by["reference"].items() if value)),
         ("Model", f"{made_by['model']} at {made_by['resolution']} px, {made_by['dtype']}"),
+        *_embeddings_row(made_by),
         ("Options", options),
         ("Begun", f"{info['timestamp']:%Y-%m-%d %H:%M} UTC on {info['machine']}"),
         ("Versions", ", ".join(f"{name} {number}" for name, number in info["versions"].items())),
@@ -137,6 +138,11 @@ def describe_info(info):
         ("Views", ", ".join(_own_views(info))),
     ]
     return rows
+
+
+def _embeddings_row(made_by):
+    if "embeddings" in made_by:
+        yield "Embeddings", f"{made_by['embeddings']}, vectors of {made_by['embedding_length']:,} numbers"
 
 
 def _detail(info):

@@ -1,8 +1,9 @@
 """What is normal: samples of a dataset, or a reference that was fitted before.
 
 Both kinds have ``description`` (JSON-ready), ``paths`` (``{sample id: file path}`` of the
-images to read), ``check(method, num_workers)``, which refuses what cannot succeed before
-anything is written, and ``fit(descriptors, method)``, which gives a fitted
+images to read), ``embeddings(field)``, which reads those of its samples and leaves out
+samples without, ``check(method, made_by, num_workers)``, which refuses what cannot succeed
+before anything is written, and ``fit(descriptors, made_by)``, which gives a fitted
 :class:`diffpath.Reference` and the ids of the samples that it was fitted on, in order.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from bson import json_util
 
 from ..options import MIN_REFERENCE_SIZE
+from .embeddings import Embeddings
 from .reading import read_images
 
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
@@ -78,22 +80,31 @@ class SampleReference:
             raise ValueError(f"a reference needs at least {MIN_REFERENCE_SIZE} images, got {len(samples)}; add some")
         self.description = description
         self.paths = dict(zip(*samples.values(["id", "filepath"])))
-        self._detector_options = detector_options or {}
+        self.samples, self._detector_options = samples, detector_options or {}
 
-    def check(self, method, num_workers):
+    def embeddings(self, field):
+        found = Embeddings(self.samples, field)
+        self.paths = {sample_id: path for sample_id, path in self.paths.items() if sample_id in found.vectors}
+        if len(self.paths) < MIN_REFERENCE_SIZE:
+            raise ValueError(
+                f"a reference needs at least {MIN_REFERENCE_SIZE} images with an embedding in {field!r}, got "
+                f"{len(self.paths)}; compute more of them, or choose another reference"
+            )
+        return found
+
+    def check(self, method, made_by, num_workers):
         lookahead = 2 * MIN_REFERENCE_SIZE
         with closing(read_images(self.paths.values(), method.sides, num_workers, lookahead)) as reader:
             readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
         _check_readable(readable)
 
-    def fit(self, descriptors, method):
-        from ..detector import AnomalyDetector
+    def fit(self, descriptors, made_by):
         from ..reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
         _check_readable(len(ids))
-        detector = AnomalyDetector(**self._detector_options).fit(np.stack([descriptors[i] for i in ids]))
-        return Reference(detector, method.made_by, self.description), ids
+        X = np.stack([descriptors[i] for i in ids])
+        return Reference.of(X, made_by, self.description, **self._detector_options), ids
 
 
 class FittedReference:
@@ -113,10 +124,13 @@ class FittedReference:
         }
         self.paths = {}
 
-    def check(self, method, num_workers):
-        self._reference.checked(method.made_by)
+    def embeddings(self, field):
+        return None
 
-    def fit(self, descriptors, method):
+    def check(self, method, made_by, num_workers):
+        self._reference.checked(made_by)
+
+    def fit(self, descriptors, made_by):
         return self._reference, []
 
 

@@ -40,6 +40,7 @@ def iterate_continue(dataset, run_key, **how):
             rebuild(dataset, config["asked"]["samples"]),
             reference=_reference(dataset, run_key, made_by["reference"]),
             model=made_by["model"],
+            embeddings=made_by.get("embeddings"),
             run_key=run_key,
             rule=config["asked"]["rule"],
             level=config["asked"]["level"],

@@ -7,6 +7,8 @@ from .maps import HEATMAP_SCALE
 
 _FIELD_TYPES = {
     "score": (fo.FloatField, {}),
+    "diffusion_score": (fo.FloatField, {}),
+    "embedding_score": (fo.FloatField, {}),
     "p_value": (fo.FloatField, {}),
     "is_ood": (fo.BooleanField, {}),
     "explanation": (fo.StringField, {}),
@@ -18,6 +20,10 @@ _FIELD_TYPES = {
 }
 _DESCRIPTIONS = {
     "score": "DiffPath anomaly score: negative log-likelihood under the reference, unbounded; higher = more anomalous",
+    "diffusion_score": "The diffusion model's part of the fused score: negative log-likelihood of the descriptor under "
+    "the reference, unbounded; higher = more anomalous",
+    "embedding_score": "The embedding's part of the fused score: mean distance to its nearest neighbours in the "
+    "reference, vectors normalised, in [0, 2]; higher = more anomalous",
     "p_value": "How likely an image of the reference's kind is at least this anomalous, in [0, 1]",
     "is_ood": "Whether the score reaches the run's threshold",
     "explanation": "Which of the six features moved and which way, in robust standard deviations (sd) from the "
@@ -31,11 +37,16 @@ _DESCRIPTIONS = {
     f"{HEATMAP_SCALE[0]:g} to {HEATMAP_SCALE[1]:g}",
     "error": "Why this image has no DiffPath score",
 }
+_FUSED_SCORE = (
+    "DiffPath anomaly score, fused: negative log tail probabilities of the diffusion score and of the embedding score, "
+    "summed, at least 0; higher = more anomalous"
+)
 
 
-def field_names(run_key, *, heatmaps, profile, statistics):
-    """The run's fields by kind, such as ``{"score": "K_score", …}``."""
-    wanted = {"heatmap": heatmaps, "profile": profile, "statistics": statistics}
+def field_names(run_key, *, heatmaps, profile, statistics, embeddings):
+    """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
+    parts = dict.fromkeys(("diffusion_score", "embedding_score"), embeddings)
+    wanted = {"heatmap": heatmaps, "profile": profile, "statistics": statistics, **parts}
     return {kind: f"{run_key}_{kind}" for kind in _FIELD_TYPES if wanted.get(kind, True)}
 
 
@@ -53,15 +64,19 @@ def create_fields(dataset, fields):
     """Declares the run's fields with their descriptions and indexes the score."""
     for kind, name in fields.items():
         field_type, arguments = _FIELD_TYPES[kind]
-        dataset.add_sample_field(name, field_type, description=_DESCRIPTIONS[kind], read_only=False, **arguments)
+        dataset.add_sample_field(name, field_type, description=_description(fields, kind), read_only=False, **arguments)
     dataset.create_index(fields["score"])
 
 
 def describe(dataset, fields, kind, addition):
     """Adds to the description of one of the run's fields what is only known later."""
     field = dataset.get_field(fields[kind])
-    field.description = f"{_DESCRIPTIONS[kind]}; {addition}"
+    field.description = f"{_description(fields, kind)}; {addition}"
     field.save()
+
+
+def _description(fields, kind):
+    return _FUSED_SCORE if kind == "score" and "embedding_score" in fields else _DESCRIPTIONS[kind]
 
 
 def flagged_view(dataset, fields):

@@ -1,6 +1,7 @@
 """Scores what a run has not scored yet, against the reference that the run keeps."""
 
 from .compute import check_samples, set_batch_size
+from .embeddings import Embeddings, NoEmbeddings
 from .judging import write_scores
 from .runs import DiffPathRun, read_finished, saved_reference, write_config
 from .scanning import Scanner, show_progress
@@ -52,16 +53,22 @@ def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers
         **made_by["options"],
     )
     set_batch_size(method, batch_size)
-    detector = saved_reference(config).checked(method.made_by)
+    reference = saved_reference(config)
+    without = samples.exists(fields["score"], False)
+    vectors = NoEmbeddings()
+    if "embeddings" in made_by:
+        vectors = Embeddings(without, made_by["embeddings"], made_by["embedding_length"])
+    detector = reference.checked({**method.made_by, **vectors.made_by})
 
-    unscored = dict(zip(*samples.exists(fields["score"], False).values(["id", "filepath"])))
+    unscored = dict(zip(*without.values(["id", "filepath"])))
     store = FieldStore(dataset, config, unscored)
     pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
     scanner = Scanner(method, num_workers, total=len(pending))
     yield scanner.progress("Scoring new images")
     yield from scanner.run(pending, store, "Scoring new images")
 
-    write_scores(dataset, fields, store.descriptors, detector)
+    vectors.note_problems(dataset, config, store.descriptors)
+    write_scores(dataset, fields, vectors.join(store.descriptors), detector)
     config.update(
         num_scored=dataset.count(fields["score"]),
         num_unreadable=dataset.count(fields["error"]),

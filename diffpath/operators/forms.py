@@ -6,6 +6,7 @@ from pathlib import Path
 import fiftyone.operators.types as types
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..dataset.embeddings import embedding_fields
 from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
@@ -49,6 +50,7 @@ def build_form(ctx):
     inputs = types.Object()
     inputs.view_target(ctx, require_flat=True)
     _add_reference(ctx, inputs)
+    _add_embeddings(ctx, inputs)
     _add_model(ctx, inputs)
     _add_run_key(ctx, inputs)
     add_rule(ctx, inputs)
@@ -78,7 +80,7 @@ def read_form(ctx):
     params = {key: value for key, value in ctx.params.items() if value not in (None, "")}
     arguments = {name: params.get(name, default) for name, default in DEFAULTS.items()}
     arguments["rule"], arguments["level"] = read_rule(params)
-    optional = ("batch_size", "device", "dtype", "overwrite", "tag")
+    optional = ("embeddings", "batch_size", "device", "dtype", "overwrite", "tag")
     arguments.update({name: params[name] for name in optional if name in params})
     arguments.update({name: params[name] for name in _METHOD_OPTIONS if name in params})
     if any(name in params for name in _TIMESTEP_ENDS):
@@ -145,6 +147,29 @@ def _add_reference(ctx, inputs):
             label="File",
             description="A reference.safetensors on the machine that runs FiftyOne",
         )
+
+
+def _add_embeddings(ctx, inputs):
+    """A choice among the dataset's fields of vectors, where there are any that no run of ours made."""
+    ours = {
+        name
+        for key in ctx.dataset.list_runs(method=METHOD)
+        for name in read_config(ctx.dataset, key)["fields"].values()
+    }
+    names = [name for name in embedding_fields(ctx.dataset) if name not in ours]
+    if not names:
+        return
+    choices = types.AutocompleteView()
+    for name in names:
+        choices.add_choice(name, label=name)
+    inputs.enum(
+        "embeddings",
+        names,
+        default=None,
+        label="Embeddings",
+        view=choices,
+        description="A field of vectors whose nearest neighbours in the reference count as well; empty to leave out",
+    )
 
 
 def add_rule(ctx, inputs):

@@ -1,0 +1,160 @@
+"""Embeddings that a dataset already has: read, checked, and put behind descriptors."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import fiftyone as fo
+import numpy as np
+
+_NUMBERS = (fo.FloatField, fo.IntField)
+
+
+def embedding_fields(samples):
+    """Names of the fields that can hold one vector per sample: vectors, arrays, lists of numbers."""
+    return [name for name, field in samples.get_field_schema().items() if _can_hold_vectors(field)]
+
+
+def read_embeddings(samples, field, source):
+    """What a run takes of a field beside its images.
+
+    Args:
+        samples: the dataset or view that is scored
+        field: the field's name, or None
+        source: its reference, of either kind in ``references.py``
+
+    Returns:
+        :class:`Embeddings` of the samples and of the reference's, or :class:`NoEmbeddings`
+
+    Raises:
+        ValueError: as :class:`Embeddings`, or if no sample that is scored has an embedding
+    """
+    if field is None:
+        return NoEmbeddings()
+    ours = source.embeddings(field)
+    if ours and source.samples is samples:
+        return ours
+    found = Embeddings(samples, field, ours and ours.length)
+    if not found.vectors:
+        raise ValueError(
+            f"no sample to be scored has an embedding of {found.length:,} numbers in {field!r}, as the reference has; "
+            "compute them with the same network"
+        )
+    if ours:
+        found.vectors.update(ours.vectors)
+    return found
+
+
+class NoEmbeddings:
+    """Of a run that scores by the diffusion model alone; see :class:`Embeddings`."""
+
+    made_by = {}
+
+    def join(self, descriptors):
+        return descriptors
+
+    def note_problems(self, dataset, config, sample_ids):
+        pass
+
+
+class Embeddings:
+    """The vectors of a field.
+
+    Args:
+        samples: a ``fo.Dataset`` or ``fo.DatasetView``
+        field: the field's name
+        length: numbers of a vector; None for the most frequent length of the field
+
+    Attributes:
+        field, length: as above
+        made_by: what a run and its reference record of them
+        vectors: ``{sample id: float32 (length,)}``, finite; all of them are held in memory
+        problems: ``{sample id: sentence}``: why the others have none
+
+    Raises:
+        ValueError: if there is no such field, it holds something else, or has not a single
+            vector
+    """
+
+    def __init__(self, samples, field, length=None):
+        known = samples.get_field_schema()
+        name = samples.name or samples.dataset_name
+        if field not in embedding_fields(samples):
+            choices = ", ".join(map(repr, embedding_fields(samples))) or "none"
+            what = "holds no vectors" if field in known else "is not there"
+            raise ValueError(f"the embeddings field {field!r} of {name!r} {what}; its fields of vectors are {choices}")
+        self.field = field
+        values = dict(zip(*samples.values(["id", field])))
+        read = {sample_id: _as_vector(value) for sample_id, value in values.items()}
+        self.length = length or _most_frequent_length(read.values())
+        if self.length is None:
+            raise ValueError(
+                f"no sample of {name!r} has an embedding in {field!r}; compute embeddings first, or leave this out"
+            )
+        self.vectors, self.problems = {}, {}
+        for sample_id, vector in read.items():
+            problem = self._problem(values[sample_id], vector)
+            if problem:
+                self.problems[sample_id] = problem
+            else:
+                self.vectors[sample_id] = vector
+        self.made_by = {"embeddings": field, "embedding_length": self.length}
+
+    def join(self, descriptors):
+        """``{sample id: descriptor}`` with the embedding behind each; those without one are left out."""
+        return _Joined(descriptors, self.vectors)
+
+    def note_problems(self, dataset, config, sample_ids):
+        """Says in the run's error field which images have no embedding, and takes back what is mended."""
+        errors = {sample_id: self.problems.get(sample_id) for sample_id in sample_ids}
+        if errors:
+            dataset.set_values(config["fields"]["error"], errors, key_field="id")
+
+    def _problem(self, value, vector):
+        if value is None:
+            return f"there is no embedding in {self.field!r}"
+        if vector is None or not len(vector):
+            return f"the embedding in {self.field!r} is not a vector of numbers"
+        if len(vector) != self.length:
+            return f"the embedding in {self.field!r} has {len(vector):,} numbers, the reference's have {self.length:,}"
+        if not np.isfinite(vector).all():
+            return f"the embedding in {self.field!r} has numbers that are not finite"
+        return None
+
+
+class _Joined(Mapping):
+    """Made when they are asked for, as all at once would take the memory a second time."""
+
+    def __init__(self, descriptors, vectors):
+        self._descriptors, self._vectors = descriptors, vectors
+        self._ids = [sample_id for sample_id in descriptors if sample_id in vectors]
+
+    def __getitem__(self, sample_id):
+        return np.concatenate([self._descriptors[sample_id], self._vectors[sample_id]])
+
+    def __contains__(self, sample_id):
+        return sample_id in self._descriptors and sample_id in self._vectors
+
+    def __iter__(self):
+        return iter(self._ids)
+
+    def __len__(self):
+        return len(self._ids)
+
+
+def _can_hold_vectors(field):
+    if isinstance(field, fo.ListField):  # VectorField is none
+        return isinstance(field.field, _NUMBERS)
+    return isinstance(field, (fo.VectorField, fo.ArrayField))
+
+
+def _as_vector(value):
+    try:
+        vector = np.asarray(value, np.float32)
+    except (TypeError, ValueError):  # a list with a None, say
+        return None
+    return vector if vector.ndim == 1 else None
+
+
+def _most_frequent_length(vectors):
+    lengths = Counter(len(vector) for vector in vectors if vector is not None and len(vector))
+    return lengths.most_common(1)[0][0] if lengths else None

@@ -1,0 +1,240 @@
+"""The descriptor's density together with nearest neighbours among embeddings of another network.
+
+    s_d      the density's score, −log-likelihood                       diffusion score
+    s_e      mean distance from z / |z| to its k nearest in the reference  embedding score
+    p_d, p_e their tail probabilities under the reference, as by ``EmpiricalNull``
+    s        −log p_d − log p_e                                         fused score
+
+s is Fisher's statistic for combining tests. Its parts depend on each other, so that no
+χ²-distribution is assumed: s is calibrated like any score, by the reference images' own,
+each by a fit that did not see it. Tail probabilities are smooth beyond the farthest
+reference image, where ranks would all be 1 / (n + 1), so that an image that only one part
+finds, but clearly, ranks above one that both find a little odd.
+
+Distances between normalised embeddings: Sun, Ming, Zhu & Li 2022, "Out-of-distribution
+detection with deep nearest neighbors". What was tried beside all this, and how accurate it
+is: ``docs/scores.md``.
+"""
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .calibration import TAIL_SHAPE, EmpiricalNull
+from .detector import AnomalyDetector, CalibratedDetector
+from .options import MIN_REFERENCE_SIZE
+
+MAX_POINTS = 10_000  # a larger reference is thinned to this many neighbours
+_CENSORED = 0.1  # of a clean reference's scores, those farthest out do not shape the tail
+_LIGHT_TAIL = 0.01  # nearly exponential, for distances, which are bounded, and fused scores, which are logarithms
+_TRIM_ROUNDS = 2
+_NEVER_ZERO = 1e-300
+
+
+class FusedDetector(CalibratedDetector):
+    """A density of descriptors and nearest neighbours of embeddings, as one calibrated score.
+
+    A sample is a descriptor followed by an embedding. Parts, folds and held-out samples are
+    those of :class:`diffpath.AnomalyDetector`; no embedding is its own neighbour, nor is
+    one that is identical to it.
+
+    Args:
+        embedding_length: how many of a sample's numbers, at its end, are the embedding
+        num_neighbours: k
+        detector_options: those of :class:`diffpath.AnomalyDetector`, a dict
+
+    Attributes:
+        detector_: the descriptors' fitted :class:`diffpath.AnomalyDetector`
+        reference_parts_: float64 ``(n_samples, 2)``: diffusion score and embedding score
+            of each reference image, by fits that did not see it
+        reference_scores_, reference_p_values_, calibration_scores_, smallest_p_value_,
+            threshold_: as those of :class:`diffpath.AnomalyDetector`, of the fused score
+
+    Example::
+
+        import numpy as np
+        from diffpath import FusedDetector
+
+        rng = np.random.default_rng(0)
+        descriptors, embeddings = rng.normal(size=(300, 6)), rng.normal(1, 0.1, size=(300, 64))
+        detector = FusedDetector(64).fit(np.hstack([descriptors, embeddings]))
+        detector.predict(np.hstack([descriptors[:1], -embeddings[:1]]))  # array([-1])
+    """
+
+    _null_shape = _LIGHT_TAIL
+
+    def __init__(self, embedding_length, *, num_neighbours=10, detector_options=None):
+        self.embedding_length = embedding_length
+        self.num_neighbours = num_neighbours
+        self.detector_options = detector_options
+
+    def fit(self, X, y=None):
+        """Fits both parts on reference samples and calibrates their sum.
+
+        Args:
+            X: ``(n_samples, D + embedding_length)``, at least ``MIN_REFERENCE_SIZE`` samples
+            y: ignored
+
+        Returns:
+            the fitted detector
+
+        Raises:
+            ValueError: if X has NaN or infinity or too few samples, or an option is not valid
+        """
+        if self.num_neighbours < 1:
+            raise ValueError(f"num_neighbours must be at least 1, got {self.num_neighbours}")
+        X = validate_data(self, X, ensure_min_samples=MIN_REFERENCE_SIZE, ensure_min_features=self.embedding_length + 1)
+        descriptors, embeddings = self._split(X)
+        self.detector_ = AnomalyDetector(**(self.detector_options or {})).fit(descriptors)
+        embeddings, trim = _normalised(embeddings), self.detector_.trim
+        seen = np.ones(len(X), bool)
+        if trim:
+            seen = _central(embeddings, trim, self.num_neighbours)
+        elif len(self.detector_.held_out_) < len(X):
+            seen[self.detector_.held_out_] = False
+        self._neighbours, distances = _Neighbours.fit(embeddings, seen, self.num_neighbours)
+        self.reference_parts_ = np.column_stack([self.detector_.reference_scores_, distances])
+        self._tail_parts = self.reference_parts_[self.detector_.held_out_]
+        self._fit_tails()
+        self.reference_scores_ = self.fuse(self.reference_parts_)
+        self._calibrate_on(self.detector_.held_out_, trim, self.detector_.false_positive_rate)
+        return self
+
+    def part_scores(self, X):
+        """Diffusion score and embedding score of new samples, float64 ``(n_samples, 2)``.
+
+        The former is a negative log-likelihood, the latter a distance in [0, 2].
+        """
+        check_is_fitted(self)
+        descriptors, embeddings = self._split(validate_data(self, X, reset=False))
+        return np.column_stack(
+            [self.detector_.score_samples(descriptors), self._neighbours.distances(_normalised(embeddings))]
+        )
+
+    def part_p_values(self, parts):
+        """Tail probabilities of ``part_scores``, float64 ``(n_samples, 2)`` in (0, 1], each falling with its part."""
+        columns = [tail.p_values(column) for tail, column in zip(self._tails, np.asarray(parts, np.float64).T)]
+        return np.maximum(np.column_stack(columns), _NEVER_ZERO)
+
+    def fuse(self, parts):
+        """Fused scores of ``part_scores``, float64 ``(n_samples,)``, at least 0, rising with each part."""
+        return -np.log(self.part_p_values(parts)).sum(axis=1)
+
+    def score_samples(self, X):
+        """Fused scores, **higher = more anomalous**, float64 ``(n_samples,)``.
+
+        Args:
+            X: ``(n_samples, D + embedding_length)``
+        """
+        return self.fuse(self.part_scores(X))
+
+    def z_scores(self, X):
+        """Those of the descriptor, as ``AnomalyDetector.z_scores`` gives them, float64 ``(n_samples, D)``."""
+        return self.detector_.z_scores(self._split(np.asarray(X))[0])
+
+    @property
+    def feature_centre_(self):
+        return self.detector_.feature_centre_
+
+    @property
+    def feature_scale_(self):
+        return self.detector_.feature_scale_
+
+    def arrays(self):
+        """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
+        check_is_fitted(self)
+        own = ("reference_scores_", "reference_p_values_", "calibration_scores_", "reference_parts_")
+        return {
+            **{name: getattr(self, name) for name in own},
+            "tail_parts": self._tail_parts,
+            "points": self._neighbours.points,
+            **{f"detector.{name}": array for name, array in self.detector_.arrays().items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, params, arrays):
+        """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
+        detector = cls(**params)
+        parts = {name.removeprefix("detector."): a for name, a in arrays.items() if name.startswith("detector.")}
+        detector.detector_ = AnomalyDetector.from_arrays(params["detector_options"] or {}, parts)
+        for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
+            setattr(detector, name, arrays[name])
+        detector.n_features_in_ = detector.detector_.n_features_in_ + detector.embedding_length
+        detector._neighbours = _Neighbours(arrays["points"], detector.num_neighbours)
+        detector._tail_parts = arrays["tail_parts"]
+        detector._fit_tails()
+        inner = detector.detector_
+        detector._calibrate(arrays["calibration_scores_"], inner.trim, inner.false_positive_rate)
+        return detector
+
+    def _fit_tails(self):
+        trim = self.detector_.trim or _CENSORED
+        shapes = (TAIL_SHAPE, _LIGHT_TAIL)
+        self._tails = [EmpiricalNull(column, trim, shape) for column, shape in zip(self._tail_parts.T, shapes)]
+
+    def _split(self, X):
+        return X[:, : -self.embedding_length], X[:, -self.embedding_length :]
+
+
+class _Neighbours:
+    """Mean distance to the nearest of some points.
+
+    Args:
+        points: float32 ``(n, d)``, all different
+        count: how many of them; fewer where there are not as many
+    """
+
+    def __init__(self, points, count):
+        self.points = points
+        self._index = NearestNeighbors(n_neighbors=max(1, min(count, len(points) - 1)), algorithm="brute").fit(points)
+
+    @classmethod
+    def fit(cls, embeddings, seen, count):
+        """Takes the ``seen`` embeddings for points.
+
+        Args:
+            embeddings: float32 ``(n, d)``
+            seen: bool ``(n,)``
+            count: as above
+
+        Returns:
+            the neighbours, and float64 ``(n,)``: each embedding's mean distance to points
+            that are not identical to it
+        """
+        different, kinds = np.unique(embeddings, axis=0, return_inverse=True)
+        chosen = np.unique(kinds.reshape(-1)[seen])
+        if len(chosen) > MAX_POINTS:
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, MAX_POINTS, replace=False))
+        neighbours = cls(different[chosen], count)
+        distances = np.zeros(len(different))
+        others = np.setdiff1d(np.arange(len(different)), chosen)
+        if len(others):
+            distances[others] = neighbours.distances(different[others])
+        if len(chosen) > 1:  # a point is not asked for itself
+            distances[chosen] = neighbours.distances(None)
+        return neighbours, distances[kinds.reshape(-1)]
+
+    def distances(self, embeddings):
+        """Float64 ``(n,)``; those of the points themselves, to other points, for None."""
+        return self._index.kneighbors(embeddings)[0].astype(np.float64).mean(axis=1)
+
+
+def _central(embeddings, trim, count):
+    """Which embeddings are taken for clean: all but the ``trim`` share that lies farthest from such as are.
+
+    The start is robust: fewer contaminants than the share cannot fill each other's
+    neighbourhoods if these are as large as the share.
+    """
+    everything = np.ones(len(embeddings), bool)
+    _, distances = _Neighbours.fit(embeddings, everything, max(count, int(np.ceil(trim * len(embeddings)))))
+    for _ in range(_TRIM_ROUNDS):
+        central = distances <= np.quantile(distances, 1 - trim)
+        _, distances = _Neighbours.fit(embeddings, central, count)
+    return distances <= np.quantile(distances, 1 - trim)
+
+
+def _normalised(embeddings):
+    """Unit vectors, float32; zeros stay zeros."""
+    embeddings = embeddings.astype(np.float64)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
