@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from diffpath.dataset.maps import HEATMAP_SCALE
+from diffpath.dataset.maps import MAPS
 
 COLUMNS, ROWS = 8, 3
 COLOURS = "viridis"
@@ -37,7 +37,7 @@ def write_contact_sheet(path, ranked, run_key, title):
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(f"{sample['kind']}   {sample[f'{run_key}_score']:.1f}", fontsize=10, pad=3)
     axis = legend.add_axes([0.3, 0.65, 0.4, 0.2])
-    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(*HEATMAP_SCALE), COLOURS)
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(*MAPS["heatmap"].scale), COLOURS)
     legend.colorbar(scale, cax=axis, orientation="horizontal", label="heatmap: 1 − SSIM, one scale for all images")
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -46,8 +46,9 @@ def test_every_promised_field_is_there_with_its_type(scored):
     }
     for name, field_type in types.items():
         assert isinstance(dataset.get_field(name), field_type), name
-    assert dataset.get_field("k_heatmap").document_type is fo.Heatmap
-    assert sorted(run.fields.values()) == sorted([*types, "k_heatmap"])
+    maps = ["k_heatmap", "k_error_map"]
+    assert all(dataset.get_field(name).document_type is fo.Heatmap for name in maps)
+    assert sorted(run.fields.values()) == sorted([*types, *maps])
 
 
 def test_the_score_is_described_and_indexed(scored):
@@ -131,19 +132,20 @@ def test_the_four_views_hold_what_their_names_say(scored):
         assert dataset.get_saved_view_info(name)["description"]
 
 
-def test_heatmaps_are_pngs_on_one_fixed_scale(scored):
+@pytest.mark.parametrize("kind_of_map, source", [("heatmap", "heatmaps"), ("error_map", "error_maps")])
+def test_maps_are_pngs_on_one_fixed_scale(scored, kind_of_map, source):
     dataset, run = scored
     method = DiffPathV2(num_timesteps=3)
     for kind in ("clean", "photos"):
         sample = dataset.match(F("kind") == kind).first()
-        path = Path(sample.k_heatmap.map_path)
-        assert path.parent == Path(run.heatmap_dir) and path.stem == sample.id
+        path = Path(sample[f"k_{kind_of_map}"].map_path)
+        assert path.parent.parent == Path(run.heatmap_dir).parent and path.stem == sample.id
         stored = np.asarray(Image.open(path))
         with Image.open(sample.filepath) as image:
-            heatmap = method.score_images([image]).heatmaps[0]
-        assert stored.dtype == np.uint8 and stored.shape == heatmap.shape
-        low, high = run.config["heatmap_scale"]
-        expected = np.clip((heatmap - low) / (high - low), 0, 1) * 255
+            expected = getattr(method.score_images([image]), source)[0]
+        assert stored.dtype == np.uint8 and stored.shape == expected.shape
+        low, high = run.config[f"{kind_of_map}_scale"]
+        expected = np.clip((expected - low) / (high - low), 0, 1) * 255
         assert np.abs(stored - expected).mean() < 5
 
 
@@ -226,6 +228,7 @@ def test_an_existing_run_is_only_replaced_when_asked(make_dataset):
     assert run.config["made_by"]["options"]["seed"] == 1
     assert dataset.values("diffpath_score") != before
     assert not dataset.has_field("diffpath_heatmap") and run.heatmap_dir is None
+    assert not dataset.has_field("diffpath_error_map") and not list(Path(run.config["folder"]).rglob("*.png"))
 
 
 def test_overwriting_from_a_view_over_the_old_scores_scores_the_same_images(make_dataset):

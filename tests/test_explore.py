@@ -19,8 +19,9 @@ CENTRE, SCALE = np.arange(6.0), np.array([1.0, 2.0, 4.0, 0.5, 1.0, 10.0])
 
 def fake_run(threshold=1.0):
     """A run's record with what is read of it, without a network behind it."""
-    fields = {kind: f"k_{kind}" for kind in ("score", "features", "heatmap", "is_ood", "error")}
+    fields = {kind: f"k_{kind}" for kind in ("score", "features", "heatmap", "error_map", "is_ood", "error")}
     config = {"feature_centre": CENTRE.tolist(), "feature_scale": SCALE.tolist(), "heatmap_scale": [0.0, 0.5]}
+    config["error_map_scale"] = [0.4, 0.9]
     return SimpleNamespace(run_key="k", fields=fields, threshold=threshold, config=config)
 
 
@@ -164,10 +165,12 @@ def test_a_samples_report_holds_its_z_scores_and_its_map_on_the_runs_scale(datas
     Image.fromarray(np.array([[0, 51], [102, 255]], np.uint8)).save(tmp_path / "map.png")
     sample = dataset.first()
     sample["k_heatmap"] = fo.Heatmap(map_path=str(tmp_path / "map.png"))
+    sample["k_error_map"] = fo.Heatmap(map_path=str(tmp_path / "map.png"))
     sample.save()
     report = explore.sample_report(dataset, fake_run(), sample.id)
     np.testing.assert_allclose(report.z, 2)
     np.testing.assert_allclose(report.heatmap, [[0, 0.1], [0.2, 0.5]])
+    np.testing.assert_allclose(report.error_map, [[0.4, 0.5], [0.6, 0.9]])
     assert report.score == 3 and "flagged" in explore.describe_report(report, fake_run())
 
 
@@ -179,6 +182,7 @@ def test_a_report_bears_what_is_not_there(dataset):
     broken["k_error"] = "the file is missing"
     broken.save()
     assert explore.sample_report(dataset, fake_run(), first.id).heatmap is None
+    assert explore.sample_report(dataset, fake_run(), first.id).error_map is None  # a run of before there were any
     report = explore.sample_report(dataset, fake_run(), broken.id)
     assert report.score is None and report.z is None and "missing" in explore.describe_report(report, fake_run())
     assert explore.sample_report(dataset, fake_run(), "0" * 24) is None

@@ -1,4 +1,4 @@
-"""The heatmap points at what is wrong: pasted patches with known masks on real images."""
+"""The maps point at what is wrong: pasted patches with known masks on real images."""
 
 import numpy as np
 import pytest
@@ -16,22 +16,37 @@ def resize(images, size):
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
 
 
-def pixel_auroc(images, patches):
+def pixel_aurocs(images, patches):
+    """Of the heatmap and of the error map."""
     pasted, masks = paste(images, patches)
-    heatmaps = DiffPathV2().score_images(pasted).heatmaps
-    return np.mean([roc_auc_score(mask.ravel(), heatmap.ravel()) for mask, heatmap in zip(masks, heatmaps)])
+    result = DiffPathV2().score_images(pasted)
+    return [
+        np.mean([roc_auc_score(mask.ravel(), values.ravel()) for mask, values in zip(masks, maps)])
+        for maps in (result.heatmaps, result.error_maps)
+    ]
 
 
 @pytest.fixture(scope="module")
-def measured():
+def both_measured():
     noise = np.random.default_rng(1).integers(0, 256, (COUNT, PATCH, PATCH), dtype=np.uint8)
     patches = {"drawings": resize(read_demo("drawings", COUNT), PATCH), "noise": noise}
     grounds = {kind: resize(read_demo(kind, COUNT), SIZE) for kind in ("clean", "photos")}
     return {
-        (ground, patch): pixel_auroc(images, pasted)
+        (ground, patch): pixel_aurocs(images, pasted)
         for ground, images in grounds.items()
         for patch, pasted in patches.items()
     }
+
+
+@pytest.fixture(scope="module")
+def measured(both_measured):
+    return {case: heatmap for case, (heatmap, _) in both_measured.items()}
+
+
+def test_the_error_map_finds_drawings_better_than_the_heatmap_and_noise_as_well(both_measured):
+    for (ground, patch), (heatmap, error_map) in both_measured.items():
+        assert error_map > (heatmap + 0.01 if patch == "drawings" else 0.97), (ground, patch, both_measured)
+    assert np.mean([error_map for _, error_map in both_measured.values()]) >= 0.93, both_measured
 
 
 def test_the_heatmap_is_high_on_pasted_patches_on_average(measured):

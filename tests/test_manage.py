@@ -19,7 +19,8 @@ from diffpath import (
     update_diffpath,
 )
 from diffpath.dataset import heartbeat, iterate_diffpath, manage
-from diffpath.dataset.appearance import color_heatmaps, uncolor_heatmaps
+from diffpath.dataset.appearance import color_maps, uncolor_maps
+from diffpath.dataset.maps import MAPS
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)
 
@@ -53,7 +54,7 @@ def state(dataset):
 
 
 def values(dataset, run):
-    return {kind: dataset.values(name) for kind, name in run.fields.items() if kind != "heatmap"}
+    return {kind: dataset.values(name) for kind, name in run.fields.items() if kind not in MAPS}
 
 
 def test_deleting_a_run_leaves_the_dataset_as_it_was(dataset):
@@ -119,10 +120,13 @@ def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
         (score for score in kept["score"] if score is not None), reverse=True
     )
     assert not [name for name in dataset.list_saved_views() if name.startswith("old")]
-    for path in dataset.exists("new_heatmap").values("new_heatmap.map_path"):
-        assert Path(path).is_file() and Path(path).parent == Path(renamed.heatmap_dir)
+    for kind, made in MAPS.items():
+        paths = dataset.exists(f"new_{kind}").values(f"new_{kind}.map_path")
+        assert len(paths) == 12
+        for path in map(Path, paths):
+            assert path.is_file() and path.parent == Path(renamed.heatmap_dir).parent / made.folder
     assert not Path(run.config["folder"]).exists()
-    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["new_heatmap"]
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["new_heatmap", "new_error_map"]
     assert len(load_diffpath_view(dataset, "new")) == 12
 
 
@@ -155,7 +159,8 @@ def test_a_key_that_cannot_be_had_is_refused_before_anything_changes(dataset, ne
 def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
     compute_diffpath(dataset, run_key="k", **FAST)
     dataset.save_view("mine", dataset.sort_by("k_score"))
-    before, maps = state(dataset), dataset.values("k_heatmap.map_path")
+    paths = ["k_heatmap.map_path", "k_error_map.map_path"]
+    before, maps = state(dataset), dataset.values(paths)
     run = manage.DiffPathRun.load(dataset, "k")
     steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_record", "write_config")
     for step in steps:
@@ -169,7 +174,7 @@ def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
         monkeypatch.setattr(manage, step, fail_once)
         with pytest.raises(OSError, match="disk"):
             rename_diffpath(dataset, "k", "new")
-        assert state(dataset) == before and dataset.values("k_heatmap.map_path") == maps, step
+        assert state(dataset) == before and dataset.values(paths) == maps, step
         assert manage.DiffPathRun.load(dataset, "k") == run, step
 
 
@@ -212,14 +217,16 @@ def test_heatmaps_get_a_colour_scale_beside_the_users_own_scheme(dataset):
     dataset.app_config.color_scheme = mine
     dataset.save()
     before = state(dataset)
-    made = color_heatmaps(dataset, "k_heatmap")
+    fields = {"score": "k_score", "heatmap": "k_heatmap", "error_map": "k_error_map"}
+    made = color_maps(dataset, fields)
     scheme = dataset.app_config.color_scheme
     assert not made and scheme.color_by == "field"
-    assert [entry["path"] for entry in scheme.colorscales] == ["depth", "k_heatmap"]
-    assert [entry["path"] for entry in scheme.fields] == ["label", "k_heatmap"]
-    values = [step["value"] for step in scheme.colorscales[1]["list"]]
-    assert values[0] == 0 and values[-1] == 1 and values == sorted(values)
-    uncolor_heatmaps(dataset, "k_heatmap", made)
+    assert [entry["path"] for entry in scheme.colorscales] == ["depth", "k_heatmap", "k_error_map"]
+    assert [entry["path"] for entry in scheme.fields] == ["label", "k_heatmap", "k_error_map"]
+    for entry in scheme.colorscales[1:]:
+        values = [step["value"] for step in entry["list"]]
+        assert values[0] == 0 and values[-1] == 1 and values == sorted(values)
+    uncolor_maps(dataset, fields, made)
     assert state(dataset) == before
 
 
@@ -229,7 +236,7 @@ def test_the_last_of_two_runs_takes_the_colour_scheme_with_it(dataset):
     compute_diffpath(dataset, run_key="b", **FAST)
     assert dataset.app_config.color_scheme.color_by == "value"
     delete_diffpath(dataset, "a")
-    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["b_heatmap"]
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["b_heatmap", "b_error_map"]
     delete_diffpath(dataset, "b")
     assert dataset.app_config.color_scheme is None
 

@@ -167,6 +167,7 @@ def test_only_new_and_failed_images_are_scored_later_and_the_others_keep_their_s
     scores = dict(zip(*dataset.values(["id", "diffpath_score"])))
     assert {i: scores[i] for i in before} == before
     assert dataset.count("diffpath_heatmap") == dataset.count("diffpath_is_ood") == 44
+    assert dataset.count("diffpath_error_map") == 44
     expected = run.reference().detector.score_samples(
         real(DiffPathV2(num_timesteps=3, dtype="float32"), [Image.open(failed)]).descriptor
     )

@@ -1,8 +1,10 @@
-"""How the App draws heatmaps: one colour scale, added to the dataset's colour scheme and taken out again."""
+"""How the App draws maps: one colour scale, added to the dataset's colour scheme and taken out again."""
 
 import fiftyone as fo
 
-# 1 − SSIM from its lowest to its highest: dark where an image is as expected, bright where not.
+from .maps import MAPS
+
+# A map from the lowest to the highest of its scale: dark where an image is as expected, bright where not.
 # matplotlib's "viridis" (CC0), perceptually uniform. It is also the App's own: FiftyOne 1.22
 # was seen to draw it in the grid whatever scale a field has.
 COLORSCALE = (
@@ -16,38 +18,38 @@ COLORSCALE = (
     (0.875, "rgb(173, 220, 48)"),
     (1.0, "rgb(253, 231, 37)"),
 )
-TINT = "#ff5a1f"  # where the App colours by field: the stronger, the more unusual
 _OURS_ALONE = "value"  # ``color_by`` of a scheme that is made here
 
 
-def color_heatmaps(dataset, field):
-    """Gives a heatmap field its colour scale in the dataset's colour scheme.
+def color_maps(dataset, fields):
+    """Gives a run's maps their colour scale in the dataset's colour scheme.
 
     The user's own scheme keeps everything, ``color_by`` included. Where there is none, one
     is made that colours by value: only then does the App draw heatmaps in a scale.
 
     Args:
         dataset: a ``fo.Dataset``
-        field: the name of a heatmap field
+        fields: names of a run's fields by kind
 
     Returns:
-        whether a scheme was made; :func:`uncolor_heatmaps` is to be told
+        whether a scheme was made; :func:`uncolor_maps` is to be told
     """
     scheme = dataset.app_config.color_scheme
     made = scheme is None
     if made:
         scheme = fo.ColorScheme(color_by=_OURS_ALONE)
-    _forget(scheme, field)
+    _forget(scheme, fields)
     steps = [{"value": value, "color": color} for value, color in COLORSCALE]
-    scheme.colorscales = [*(scheme.colorscales or ()), {"path": field, "list": steps}]
-    scheme.fields = [*(scheme.fields or ()), {"path": field, "fieldColor": TINT}]
+    for kind, name in _maps(fields):
+        scheme.colorscales = [*(scheme.colorscales or ()), {"path": name, "list": steps}]
+        scheme.fields = [*(scheme.fields or ()), {"path": name, "fieldColor": MAPS[kind].colour}]
     dataset.app_config.color_scheme = scheme
     dataset.save()
     return made
 
 
-def uncolor_heatmaps(dataset, field, made):
-    """Undoes :func:`color_heatmaps`.
+def uncolor_maps(dataset, fields, made):
+    """Undoes :func:`color_maps`.
 
     Args:
         made: whether the scheme was made by it; it then goes, if nothing else is in it
@@ -55,18 +57,23 @@ def uncolor_heatmaps(dataset, field, made):
     scheme = dataset.app_config.color_scheme
     if scheme is None:
         return
-    _forget(scheme, field)
+    _forget(scheme, fields)
     if made and scheme.color_by == _OURS_ALONE and not _has_more(scheme):
         scheme = None
     dataset.app_config.color_scheme = scheme
     dataset.save()
 
 
-def _forget(scheme, field):
+def _maps(fields):
+    return [(kind, fields[kind]) for kind in MAPS if kind in fields]
+
+
+def _forget(scheme, fields):
+    names = [name for _, name in _maps(fields)]
     for name in ("colorscales", "fields"):
         entries = getattr(scheme, name)
         if entries:
-            setattr(scheme, name, [entry for entry in entries if entry.get("path") != field] or None)
+            setattr(scheme, name, [entry for entry in entries if entry.get("path") not in names] or None)
 
 
 def _has_more(scheme):

@@ -10,7 +10,7 @@ from pathlib import Path
 import fiftyone as fo
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
-from .appearance import color_heatmaps
+from .appearance import color_maps
 from .embeddings import read_embeddings
 from .heartbeat import beating, is_alive
 from .judging import judge
@@ -48,7 +48,7 @@ def compute_diffpath(
 
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
-    ``K_heatmap`` and ``K_error`` are added, with saved views that rank and filter by them.
+    ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that rank and filter by them.
     With ``embeddings``, ``K_score`` is the fused score, by which everything ranks and
     flags, and its parts are in ``K_diffusion_score`` and ``K_embedding_score``. A run that
     was interrupted goes on when it is called again with the same arguments.
@@ -72,7 +72,8 @@ def compute_diffpath(
             :func:`set_diffpath_threshold`, which changes it later
         level: the rule's number; by default 5 % of images like the reference's
         tag: a sample tag for the likely out-of-distribution images
-        heatmaps: whether to write 1 − SSIM maps
+        heatmaps: whether to write maps of 1 − SSIM and of the size of the score error: two
+            small files per image
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
         device: a torch device; by default CUDA, then MPS, then the CPU. Several, as a list
@@ -226,6 +227,6 @@ def _begin(dataset, run_key, made_by, heatmaps, asked, overwrite):
     write_config(dataset, run_key, config)
     create_fields(dataset, config["fields"])
     if heatmaps:
-        config["made_color_scheme"] = color_heatmaps(dataset, config["fields"]["heatmap"])
+        config["made_color_scheme"] = color_maps(dataset, config["fields"])
         write_config(dataset, run_key, config)
     return config

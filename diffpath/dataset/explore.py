@@ -9,6 +9,7 @@ from fiftyone import ViewField as F
 from PIL import Image
 
 from ..options import FEATURE_NAMES
+from .maps import MAPS
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
@@ -251,6 +252,7 @@ class SampleReport:
         p_value: or None
         z: float64 ``(6,)``: the features' z-scores, or None
         heatmap: float64 ``(H, W)``: 1 − SSIM, cut to the run's ``heatmap_scale``, or None
+        error_map: float64 ``(H, W)``: size of the score error, cut to its ``error_map_scale``, or None
         text: the explanation of a flagged image or the error of an unreadable one, or None
     """
 
@@ -258,6 +260,7 @@ class SampleReport:
     p_value: float | None
     z: np.ndarray | None
     heatmap: np.ndarray | None
+    error_map: np.ndarray | None
     text: str | None
 
 
@@ -273,16 +276,16 @@ def sample_report(dataset, run, sample_id):
         score=values.get("score"),
         p_value=values.get("p_value"),
         z=z_scores(run, features) if features is not None else None,
-        heatmap=_read_heatmap(values.get("heatmap"), run.config["heatmap_scale"]),
+        **{kind: _read_map(values[kind], run.config[f"{kind}_scale"]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
     )
 
 
-def _read_heatmap(heatmap, scale):
-    if heatmap is None:
+def _read_map(stored, scale):
+    if stored is None:
         return None
     try:
-        with Image.open(heatmap.map_path) as image:
+        with Image.open(stored.map_path) as image:
             levels = np.asarray(image, np.float64)
     except OSError:  # the file was deleted by hand
         return None

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import fiftyone as fo
 
-from .appearance import color_heatmaps, uncolor_heatmaps
+from .appearance import color_maps, uncolor_maps
 from .heartbeat import is_alive
-from .maps import run_folder
+from .maps import MAPS, run_folder
 from .runs import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_config
 from .schema import flagged_view, view_names
 
@@ -236,10 +236,10 @@ def _rename(dataset, run_key, new_run_key, config, renamed, undo):
     fields = [(config["fields"][kind], renamed["fields"][kind]) for kind in config["fields"]]
     both_ways(lambda pairs: _move_folder(*pairs[0]), folders)
     both_ways(lambda pairs: _rename_fields(dataset, pairs), fields)
-    if "heatmap" in config["fields"]:
-        both_ways(lambda pairs: _move_maps(dataset, renamed["fields"]["heatmap"], *pairs[0]), folders)
-        if "made_color_scheme" in config:
-            both_ways(lambda pairs: _recolor(dataset, *pairs[0]), [(f"{run_key}_heatmap", f"{new_run_key}_heatmap")])
+    for name in [renamed["fields"][kind] for kind in MAPS if kind in config["fields"]]:
+        both_ways(lambda pairs, name=name: _move_maps(dataset, name, *pairs[0]), folders)
+    if "made_color_scheme" in config:
+        both_ways(lambda pairs: _recolor(dataset, *pairs[0]), [(config["fields"], renamed["fields"])])
     both_ways(lambda pairs: _rename_in_views(dataset, dict(pairs)), fields)
     both_ways(lambda pairs: _rename_views(dataset, pairs), list(zip(_own_views(config), _own_views(renamed))))
     both_ways(
@@ -285,7 +285,7 @@ def delete_diffpath(dataset, run_key):
             dataset.delete_sample_fields(owned.fields)
         undo.pop_all()  # what is left to do can be done again
     if "made_color_scheme" in config:
-        uncolor_heatmaps(dataset, config["fields"]["heatmap"], _take_scheme(dataset, run_key, config))
+        uncolor_maps(dataset, config["fields"], _take_scheme(dataset, run_key, config))
     dataset.delete_run(run_key)
     shutil.rmtree(aside, ignore_errors=True)
     _remove_if_empty(folder.parent)
@@ -365,8 +365,8 @@ def _rename_record(dataset, old, new):
 
 
 def _recolor(dataset, old, new):
-    uncolor_heatmaps(dataset, old, made=False)
-    color_heatmaps(dataset, new)
+    uncolor_maps(dataset, old, made=False)
+    color_maps(dataset, new)
 
 
 def _move_maps(dataset, field, old_folder, new_folder):

@@ -1,12 +1,35 @@
-"""Heatmaps as PNG files on one fixed scale, comparable between images and runs."""
+"""Maps as PNG files, each kind on one fixed scale: comparable between images and runs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 from PIL import Image
 
-HEATMAP_SCALE = (0.0, 0.5)  # 1 − SSIM averaged over timesteps hardly ever lies above
+
+@dataclass(frozen=True)
+class MapKind:
+    """A kind of map.
+
+    Attributes:
+        source: what :class:`diffpath.DiffPathResult` calls it
+        folder: its folder within the run's
+        scale: what the PNG's levels 0 and 255 are; hardly any map goes beyond
+        colour: of its tint, where the App colours by field: the stronger, the more unusual
+    """
+
+    source: str
+    folder: str
+    scale: tuple
+    colour: str
+
+
+# By kind of field
+MAPS = {
+    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.5), "#ff5a1f"),
+    "error_map": MapKind("error_maps", "error-maps", (0.4, 0.9), "#d6249f"),
+}
 
 
 def run_folder(dataset, run_key):
@@ -15,24 +38,25 @@ def run_folder(dataset, run_key):
     return Path(fo.config.default_dataset_dir) / "diffpath" / owner / run_key
 
 
-def heatmap_folder(folder):
-    """Where in a run's folder its heatmaps are."""
-    return Path(folder) / "heatmaps"
+def map_folder(folder, kind):
+    """Where in a run's folder its maps of a kind are."""
+    return Path(folder) / MAPS[kind].folder
 
 
-def write_heatmap(heatmap, folder, sample_id):
-    """Writes a map as an 8-bit PNG, 0 to 255 for ``HEATMAP_SCALE``.
+def write_map(values, kind, folder, sample_id):
+    """Writes a map as an 8-bit PNG, 0 to 255 for its kind's scale.
 
     Args:
-        heatmap: float array ``(H, W)`` in [0, 1]
-        folder: the folder to write to, as a ``Path``
+        values: float array ``(H, W)``
+        kind: one of ``MAPS``
+        folder: the run's folder, as a ``Path``
         sample_id: names the file
 
     Returns:
         a ``fo.Heatmap`` that points at the file
     """
-    path = folder / f"{sample_id}.png"
-    low, high = HEATMAP_SCALE
-    levels = np.clip((heatmap - low) / (high - low), 0, 1) * 255
+    path = map_folder(folder, kind) / f"{sample_id}.png"
+    low, high = MAPS[kind].scale
+    levels = np.clip((values - low) / (high - low), 0, 1) * 255
     Image.fromarray(np.round(levels).astype(np.uint8)).save(path)
     return fo.Heatmap(map_path=str(path))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from .maps import HEATMAP_SCALE, heatmap_folder
+from .maps import MAPS, map_folder
 from .schema import field_names, live_views, view_names
 
 METHOD = "diffpath"
@@ -29,7 +29,7 @@ class DiffPathRun:
         tag: the sample tag of the flagged images, or None
         smallest_p_value: no image's p-value can be less; 0 without a reference
         seconds: wall time of the run, of its last part if it was interrupted
-        heatmap_dir: the folder of the heatmaps, or None
+        heatmap_dir: the folder of the heatmaps, or None; error maps are in one beside it
         fields: names of the run's fields by kind
         views: names of the run's saved views by kind: ranked, ood, typical, unreadable
         config: everything that is recorded of the run
@@ -59,7 +59,7 @@ class DiffPathRun:
         return cls(
             run_key=run_key,
             dataset_name=dataset.name,
-            heatmap_dir=str(heatmap_folder(config["folder"])) if config["heatmaps"] else None,
+            heatmap_dir=str(map_folder(config["folder"], "heatmap")) if config["heatmaps"] else None,
             config=config,
             **recorded,
         )
@@ -98,7 +98,7 @@ def new_config(run_key, *, made_by, heatmaps, folder):
         "views": view_names(run_key),
         "folder": str(folder),
         "heatmaps": heatmaps,
-        "heatmap_scale": HEATMAP_SCALE,
+        **{f"{kind}_scale": made.scale for kind, made in MAPS.items()},
         "machine": platform.node(),
         "versions": {name: version(name) for name in ("fiftyone", "torch", "diffusers", "scikit-learn", "pillow")},
     }

@@ -3,7 +3,7 @@
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from .maps import HEATMAP_SCALE
+from .maps import MAPS
 
 _FIELD_TYPES = {
     "score": (fo.FloatField, {}),
@@ -15,7 +15,7 @@ _FIELD_TYPES = {
     "features": (fo.VectorField, {}),
     "profile": (fo.VectorField, {}),
     "statistics": (fo.VectorField, {}),
-    "heatmap": (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Heatmap}),
+    **{kind: (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Heatmap}) for kind in MAPS},
     "error": (fo.StringField, {}),
 }
 _DESCRIPTIONS = {
@@ -34,7 +34,10 @@ _DESCRIPTIONS = {
     "correlation over 4 pixels, mean 1 - SSIM with its standard constants; then the error's logarithmic size in each "
     "quadrant",
     "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
-    f"{HEATMAP_SCALE[0]:g} to {HEATMAP_SCALE[1]:g}",
+    "{:g} to {:g}".format(*MAPS["heatmap"].scale),
+    "error_map": "Size of the score error around each pixel, on a logarithmic scale where 0 is a thousandth of the "
+    "noise's and 1 all of it; finds foreign parts better than the heatmap; PNG levels 0 to 255 are "
+    "{:g} to {:g}".format(*MAPS["error_map"].scale),
     "error": "Why this image has no DiffPath score",
 }
 _FUSED_SCORE = (
@@ -46,7 +49,7 @@ _FUSED_SCORE = (
 def field_names(run_key, *, heatmaps, profile, statistics, embeddings):
     """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
     parts = dict.fromkeys(("diffusion_score", "embedding_score"), embeddings)
-    wanted = {"heatmap": heatmaps, "profile": profile, "statistics": statistics, **parts}
+    wanted = {**dict.fromkeys(MAPS, heatmaps), "profile": profile, "statistics": statistics, **parts}
     return {kind: f"{run_key}_{kind}" for kind in _FIELD_TYPES if wanted.get(kind, True)}
 
 

@@ -1,25 +1,27 @@
 """Where results go while a run is under way: the samples' fields, or a file for reference images elsewhere."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 
-from .maps import heatmap_folder, write_heatmap
+from .maps import MAPS, map_folder, write_map
 
 # The method's descriptor is these, one after the other, as far as the run has them
 _DESCRIPTOR_PARTS = ("features", "profile", "statistics")
 
 
 class FieldStore:
-    """Writes features, heatmaps and errors to the target samples, a chunk at a time."""
+    """Writes features, maps and errors to the target samples, a chunk at a time."""
 
     def __init__(self, dataset, config, sample_ids):
         self._dataset, self._fields = dataset, config["fields"]
-        self._heatmaps = heatmap_folder(config["folder"])
+        self._folder = Path(config["folder"])
         self._parts = [kind for kind in _DESCRIPTOR_PARTS if kind in self._fields]
         self._waiting = {kind: {} for kind in self._fields}
-        if "heatmap" in self._fields:
-            self._heatmaps.mkdir(parents=True, exist_ok=True)
+        self._maps = [kind for kind in MAPS if kind in self._fields]
+        for kind in self._maps:
+            map_folder(self._folder, kind).mkdir(parents=True, exist_ok=True)
         self.descriptors = dict(self._read(sample_ids))
 
     def __len__(self):
@@ -30,8 +32,9 @@ class FieldStore:
         self.descriptors[sample_id] = result.descriptor
         for kind in self._parts:
             self._waiting[kind][sample_id] = getattr(result, kind)
-        if "heatmap" in self._fields:
-            self._waiting["heatmap"][sample_id] = write_heatmap(result.heatmaps, self._heatmaps, sample_id)
+        for kind in self._maps:
+            values = getattr(result, MAPS[kind].source)
+            self._waiting[kind][sample_id] = write_map(values, kind, self._folder, sample_id)
         self._waiting["error"][sample_id] = None
 
     def add_error(self, sample_id, error):

@@ -58,7 +58,8 @@ def build_form(ctx):
         "heatmaps",
         default=True,
         label="Heatmaps",
-        description="Show where each image differs from what the model expects",
+        description="Show where each image differs from what the model expects: by structure, and by the size of the "
+        "model's error",
     )
     inputs.bool(
         "advanced", default=False, label="Advanced", description="Show the method's options", view=types.SwitchView()

@@ -19,6 +19,7 @@ from fiftyone.core.view import DatasetView
 from fiftyone.server.view import get_view
 
 from ..dataset import explore, manage
+from ..dataset.maps import MAPS
 from ..dataset.runs import COMPLETE, DiffPathRun
 from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from . import plots
@@ -279,12 +280,13 @@ class DiffPathPanel(foo.Panel):
         if report is None:
             ctx.panel.set_state("sample", None)
             return
-        has = {"z": report.z is not None, "heatmap": report.heatmap is not None}
+        has = {name: getattr(report, name) is not None for name in ("z", *MAPS)}
         ctx.panel.set_state("sample", {**has, "text": explore.describe_report(report, run)})
         if report.z is not None:
             _draw(ctx, "z_scores", plots.z_score_traces(report.z))
-        if report.heatmap is not None:
-            _draw(ctx, "heatmap", plots.heatmap_traces(report.heatmap, run.config["heatmap_scale"]))
+        for kind in MAPS:
+            if has[kind]:
+                _draw(ctx, kind, plots.map_traces(getattr(report, kind), kind, run.config[f"{kind}_scale"]))
 
     def _run(self, ctx):
         return DiffPathRun.load(ctx.dataset, ctx.panel.get_state("opened"))
@@ -383,13 +385,14 @@ class DiffPathPanel(foo.Panel):
     def _render_sample(self, panel, state):
         sample = state.sample
         if not sample:
-            panel.md("Select an image to see its six features and its heatmap.", name="hint")
+            panel.md("Select an image to see its six features and its maps.", name="hint")
             return
         panel.md(sample["text"], name="sample_text")
         if sample["z"]:
             panel.plot("z_scores", layout=plots.z_score_layout(), config=_NO_BAR, height="230px")
-        if sample["heatmap"]:
-            panel.plot("heatmap", layout=plots.heatmap_layout(), config=_NO_BAR, height="260px")
+        for kind in MAPS:
+            if sample.get(kind):
+                panel.plot(kind, layout=plots.map_layout(kind), config=_NO_BAR, height="260px")
 
     def _render_more(self, panel):
         buttons = panel.btn_group("more")

@@ -9,6 +9,8 @@ from ..options import FEATURE_NAMES
 # Middle tones: distinct from each other and from both backgrounds, for colour-blind eyes as well
 REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"
 _MARGIN = {"t": 12, "l": 56, "r": 12, "b": 44}
+_MAP_TITLES = {"heatmap": "heatmap: difference in structure", "error_map": "error map: size of the model's error"}
+_MAP_UNITS = {"heatmap": "1 − SSIM", "error_map": "log error"}
 _UNUSUAL = 3  # robust standard deviations
 
 
@@ -133,27 +135,28 @@ def z_score_layout():
     return {"xaxis": x, "yaxis": {"autorange": "reversed", "fixedrange": True}, "margin": {**_MARGIN, "l": 70}}
 
 
-def heatmap_traces(heatmap, scale):
-    """The sample's map in the run's colours, on the run's scale."""
+def map_traces(values, kind, scale):
+    """A map of the sample in the run's colours, on the run's scale."""
     return [
         {
             "type": "heatmap",
-            "z": np.round(heatmap, 3).tolist(),
+            "z": np.round(values, 3).tolist(),
             "zmin": scale[0],
             "zmax": scale[1],
             "colorscale": [list(step) for step in COLORSCALE],
-            "colorbar": {"title": {"text": "1 − SSIM"}, "thickness": 14},
+            "colorbar": {"title": {"text": _MAP_UNITS[kind]}, "thickness": 14},
             "hovertemplate": "%{z}<extra></extra>",
         }
     ]
 
 
-def heatmap_layout():
+def map_layout(kind):
     hidden = {"visible": False, "fixedrange": True}
     return {
         "xaxis": {**hidden, "constrain": "domain"},
         "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
-        "margin": {"t": 12, "l": 12, "r": 12, "b": 12},
+        "title": {"text": _MAP_TITLES[kind], "font": {"size": 13}},
+        "margin": {"t": 34, "l": 12, "r": 12, "b": 12},
     }
 
 
