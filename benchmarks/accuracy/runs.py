@@ -1,5 +1,6 @@
 """The benchmark's commands: each computes its results, and writes tables, JSON and figures."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ CORRUPTED_METHODS = (
     "frozen features",
     "image quality",
 )
-CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
+CORRUPTED_COUNT = {1: 15, 2: 15, 3: 30, 4: 15, 5: 15}  # images of each kind, by severity
 
 
 def fetch(arguments):
@@ -124,7 +125,7 @@ def _sets(arguments):
 
 def _provenance(arguments, evaluations, sets):
     return {
-        "command": " ".join(["python -m benchmarks.accuracy", *arguments.given]),
+        "command": f"python -m benchmarks.accuracy {shlex.join(arguments.given)}",
         "model": Path(arguments.model).name,
         "fingerprint": evaluations.predictor.fingerprint,
         "seeds": list(arguments.seeds),
