@@ -22,7 +22,7 @@ CORRUPTED_METHODS = (
     "frozen features",
     "image quality",
 )
-CORRUPTED_COUNT = {1: 15, 2: 15, 3: 30, 4: 15, 5: 15}  # images of each kind, by severity
+CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
 
 
 def fetch(arguments):
