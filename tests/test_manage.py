@@ -280,6 +280,12 @@ def test_an_interrupted_run_is_continued_with_the_arguments_that_began_it(datase
     assert whole.threshold == pytest.approx(run.threshold, rel=0.05)
 
 
+def test_an_interrupted_run_is_continued_with_the_same_view_of_the_model(dataset):
+    interrupted(dataset, dataset, model_options={"prediction_type": "epsilon"})
+    run = continue_diffpath(dataset, "k", progress=False)
+    assert run.num_scored == 10 and run.config["made_by"]["model_options"]["prediction_type"] == "epsilon"
+
+
 def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):
     steps = iterate_diffpath(dataset, run_key="k", num_timesteps=2, batch_size=2)
     for _ in range(3):
@@ -316,6 +322,8 @@ def test_a_view_saved_from_the_panel_and_the_workspace_go_with_the_run(dataset):
     assert name in manage.belongings(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
     rename_diffpath(dataset, "k", "n")
     assert dataset.has_saved_view("n: score from 3") and dataset.list_workspaces() == ["n: workspace"]
+    panel = dataset.load_workspace("n: workspace").children[1].children[0]
+    assert panel.state == {"state": {"opened": "n"}}  # the run that the panel opens with
     delete_diffpath(dataset, "n")
     dataset.delete_saved_view("k: mine")
     assert state(dataset)["views"] == before["views"] and dataset.list_workspaces() == []

@@ -168,7 +168,9 @@ def test_immediate_execution_reports_progress_and_ends_on_the_ranked_view(datase
     names = [name for name, _ in messages]
     progress = [params["progress"] for name, params in messages if name == "set_progress"]
     assert len(progress) > 5 and progress == sorted(progress) and progress[-1] == 1
-    assert names[-4:] == ["reload_dataset", "set_view", "set_active_fields", "notify"]
+    assert names[-5:] == ["reload_dataset", "set_color_scheme", "set_view", "set_active_fields", "notify"]
+    colors = messages[-4][1]
+    assert colors["color_by"] == "value" and colors["colorscales"][0]["path"] == "diffpath_heatmap"
     notice = messages[-1][1]["message"]
     run = dataset.get_run_info("diffpath").config.serialize()
     assert "36 images" in notice and f"{run['num_likely_ood']} likely OOD" in notice and "0 could not be read" in notice
@@ -270,7 +272,7 @@ def test_a_delegated_run_carries_a_saved_reference_and_a_rule(dataset, operator)
 def test_the_evaluation_form_asks_for_the_labels_of_a_field_that_does_not_say_itself(dataset):
     dataset.set_values("truth", [True] * 12 + [False] * 24)
     dataset.set_values("kind", ["a"] * 20 + ["b"] * 16)
-    assert "no finished diffpath run" in text_of(form(dataset, uri=EVALUATE)["run_key"])
+    assert "no DiffPath run" in text_of(form(dataset, uri=EVALUATE)["no_run"])
     plain = form(dataset, uri=EVALUATE, ground_truth_field="truth")
     assert "ood" not in plain and {"truth", "kind", "tags"} <= set(text_of(plain["ground_truth_field"]).split("'"))
     inputs = form(dataset, uri=EVALUATE, ground_truth_field="kind")

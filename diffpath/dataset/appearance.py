@@ -64,6 +64,19 @@ def uncolor_maps(dataset, fields, made):
     dataset.save()
 
 
+def heatmap_colors(dataset):
+    """What the App is to be told, since it reads a dataset's colour scheme only when it opens it.
+
+    Returns:
+        arguments of the App's ``set_color_scheme``, or None where the dataset's scheme does
+        not colour by value
+    """
+    scheme = dataset.app_config.color_scheme
+    if scheme is None or scheme.color_by != _OURS_ALONE:
+        return None
+    return {"color_by": scheme.color_by, "colorscales": scheme.colorscales or [], "fields": scheme.fields or []}
+
+
 def _maps(fields):
     return [(kind, fields[kind]) for kind in MAPS if kind in fields]
 

@@ -18,6 +18,7 @@ from .runs import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_
 from .schema import flagged_view, view_names
 
 PANEL_NAME = "diffpath_panel"
+_WORKSPACE = "DiffPath's scores beside the images"
 RUNNING, INTERRUPTED, DAMAGED = "running", "interrupted", "damaged"
 
 
@@ -325,10 +326,19 @@ def save_workspace(dataset, run_key):
     panel = fo.Panel(type=PANEL_NAME, state={"state": {"opened": run_key}})
     halves = [fo.Space(children=[child], active_child=child.component_id) for child in (grid, panel)]
     workspace = fo.Space(children=halves, orientation="horizontal", sizes=[0.5, 0.5])
-    dataset.save_workspace(name, workspace, description="DiffPath's scores beside the images", overwrite=True)
+    dataset.save_workspace(name, workspace, description=_WORKSPACE, overwrite=True)
     if name not in config.get("workspaces", ()):
         write_config(dataset, run_key, {**config, "workspaces": [*config.get("workspaces", ()), name]})
     return name
+
+
+def _panels(space):
+    """The DiffPath panels of a workspace."""
+    for child in space.children:
+        if isinstance(child, fo.Space):
+            yield from _panels(child)
+        elif child.type == PANEL_NAME:
+            yield child
 
 
 def _own_views(config):
@@ -414,6 +424,10 @@ def _rename_workspaces(dataset, pairs):
     for old, new in pairs:
         if old != new and dataset.has_workspace(old):
             dataset.update_workspace_info(old, {"name": new})
+            space = dataset.load_workspace(new)
+            for panel in _panels(space):
+                panel.state = {"state": {"opened": new.partition(":")[0]}}
+            dataset.save_workspace(new, space, description=_WORKSPACE, overwrite=True)
 
 
 def _restore_view(dataset, document):

@@ -41,6 +41,7 @@ def iterate_continue(dataset, run_key, **how):
             reference=_reference(dataset, run_key, made_by["reference"]),
             model=made_by["model"],
             embeddings=made_by.get("embeddings"),
+            model_options=made_by.get("model_options"),
             run_key=run_key,
             rule=config["asked"]["rule"],
             level=config["asked"]["level"],

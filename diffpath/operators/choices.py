@@ -9,6 +9,12 @@ from ..dataset.runs import COMPLETE, read_config
 _SHARE_RANGE = (0.001, 0.3, None, 0.05)
 
 
+def runs_by_status(dataset, statuses=(COMPLETE,)):
+    """Keys of the dataset's runs that are in one of the statuses, with that status."""
+    found = {key: run_status(dataset, read_config(dataset, key)) for key in list_diffpath_runs(dataset)}
+    return {key: status for key, status in found.items() if status in statuses}
+
+
 def add_run_choice(ctx, inputs, statuses=(COMPLETE,)):
     """Adds a choice among the dataset's runs.
 
@@ -18,8 +24,8 @@ def add_run_choice(ctx, inputs, statuses=(COMPLETE,)):
     Returns:
         the key that is chosen, or None where there is none to choose
     """
-    found = {key: run_status(ctx.dataset, read_config(ctx.dataset, key)) for key in list_diffpath_runs(ctx.dataset)}
-    fitting = [key for key, status in found.items() if status in statuses]
+    found = runs_by_status(ctx.dataset, statuses)
+    fitting = list(found)
     if not fitting:
         prop = inputs.view("no_run", types.Warning(label="This dataset has no DiffPath run for this"))
         prop.invalid = True

@@ -7,10 +7,10 @@ import fiftyone.operators.types as types
 
 from ..dataset import compute_diffpath, iterate_diffpath
 from .forms import build_form, read_form
-from .running import run_delegated, run_in_app, summary_output
+from .running import Scoring
 
 
-class ComputeDiffPath(foo.Operator):
+class ComputeDiffPath(Scoring, foo.Operator):
     """Scores images with DiffPath and shows them, the most anomalous first."""
 
     @property
@@ -20,9 +20,7 @@ class ComputeDiffPath(foo.Operator):
             label="Compute DiffPath OOD scores",
             description="Find out-of-distribution and corrupted images with a pretrained diffusion model",
             dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+            **self.how,
             risk_level="medium",
             icon="scatter_plot",
         )
@@ -63,9 +61,5 @@ class ComputeDiffPath(foo.Operator):
             types.Button(label="Find images that don't belong (DiffPath)", icon="scatter_plot", prompt=True),
         )
 
-    def execute(self, ctx):
-        steps = iterate_diffpath(ctx.target_view(require_flat=True), **read_form(ctx))
-        return run_delegated(ctx, steps) if ctx.delegated else run_in_app(ctx, steps)
-
-    def resolve_output(self, ctx):
-        return summary_output(ctx)
+    def steps(self, ctx):
+        return iterate_diffpath(ctx.target_view(require_flat=True), **read_form(ctx))

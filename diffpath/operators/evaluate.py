@@ -8,7 +8,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import evaluate_diffpath
-from .forms import add_choice, finished_runs
+from .choices import add_run_choice
+from .forms import add_choice
 
 _LABEL = "Evaluate DiffPath run"
 _MEASURES = {
@@ -40,7 +41,7 @@ class EvaluateDiffPath(foo.Operator):
     def resolve_input(self, ctx):
         inputs = types.Object()
         inputs.view_target(ctx, require_flat=True)
-        add_choice(inputs, "run_key", finished_runs(ctx.dataset), "Run", "the dataset has no finished diffpath run")
+        add_run_choice(ctx, inputs)
         fields = label_fields(ctx.dataset)
         add_choice(inputs, "ground_truth_field", fields, "Ground truth", "the dataset has no field of labels")
         field = ctx.params.get("ground_truth_field")

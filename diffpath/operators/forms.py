@@ -11,6 +11,7 @@ from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
 from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions
+from .choices import runs_by_status
 
 # Form defaults do not reach callers from Python, so that this table serves both
 DEFAULTS = {"run_key": "diffpath", "model": "bundled", "heatmaps": True, "num_workers": 4}
@@ -140,7 +141,7 @@ def _add_reference(ctx, inputs):
         others = [name for name in fo.list_datasets() if name != ctx.dataset.name]
         add_choice(inputs, "reference_dataset", others, "Dataset", "there is no other dataset")
     elif kind == "run":
-        add_choice(inputs, "reference_run", finished_runs(ctx.dataset), "Run", "the dataset has no finished run")
+        add_choice(inputs, "reference_run", list(runs_by_status(ctx.dataset)), "Run", "the dataset has no finished run")
     elif kind == "file":
         inputs.str(
             "reference_file",
@@ -197,12 +198,6 @@ def read_rule(params):
     rule = params.get("rule") or DEFAULT_RULE
     level = params.get(f"level_{rule}", params.get("level"))
     return rule, _LEVEL_DEFAULTS.get(rule) if level in (None, "") else level
-
-
-def finished_runs(dataset):
-    """Keys of the dataset's finished diffpath runs."""
-    keys = dataset.list_runs(method=METHOD)
-    return [key for key in keys if (read_config(dataset, key) or {}).get("status") == COMPLETE]
 
 
 def add_choice(inputs, name, values, label, missing):

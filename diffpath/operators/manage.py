@@ -10,7 +10,7 @@ from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from ..dataset.update import iterate_update, update_diffpath
 from .choices import add_run_choice
 from .forms import add_rule, read_rule
-from .running import run_delegated, run_in_app, show_heatmaps, summary_output
+from .running import Scoring, show_heatmaps
 
 _ANY = (COMPLETE, manage.RUNNING, manage.INTERRUPTED, manage.DAMAGED)
 
@@ -187,16 +187,14 @@ class SetDiffPathThreshold(_RunOperator):
         return {"run_key": run.run_key, "threshold": run.threshold, "num_likely_ood": run.num_likely_ood}
 
 
-class ContinueDiffPath(_RunOperator):
+class ContinueDiffPath(Scoring, _RunOperator):
     """Goes on with an interrupted run."""
 
     about = {
         "name": "continue_diffpath",
         "label": "Continue DiffPath run",
         "description": "Go on with an interrupted run where it stopped",
-        "execute_as_generator": True,
-        "allow_immediate_execution": True,
-        "allow_delegated_execution": True,
+        **Scoring.how,
         "risk_level": "medium",
         "icon": "play_arrow",
     }
@@ -211,24 +209,18 @@ class ContinueDiffPath(_RunOperator):
         info = manage.get_diffpath_info(ctx.dataset, run_key)
         inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
 
-    def execute(self, ctx):
-        steps = iterate_continue(ctx.dataset, ctx.params["run_key"])
-        return run_delegated(ctx, steps) if ctx.delegated else run_in_app(ctx, steps)
-
-    def resolve_output(self, ctx):
-        return summary_output(ctx)
+    def steps(self, ctx):
+        return iterate_continue(ctx.dataset, ctx.params["run_key"])
 
 
-class UpdateDiffPath(_RunOperator):
+class UpdateDiffPath(Scoring, _RunOperator):
     """Scores what a run has not scored."""
 
     about = {
         "name": "update_diffpath",
         "label": "Score new images with DiffPath",
         "description": "Score only the images that a run has not scored, against its own reference",
-        "execute_as_generator": True,
-        "allow_immediate_execution": True,
-        "allow_delegated_execution": True,
+        **Scoring.how,
         "risk_level": "medium",
         "icon": "update",
     }
@@ -245,12 +237,8 @@ class UpdateDiffPath(_RunOperator):
         label = f"{count:,} images have no score yet" if count else "All images have a score"
         inputs.view("estimate", types.Notice(label=label))
 
-    def execute(self, ctx):
-        steps = iterate_update(ctx.target_view(require_flat=True), ctx.params["run_key"])
-        return run_delegated(ctx, steps) if ctx.delegated else run_in_app(ctx, steps)
-
-    def resolve_output(self, ctx):
-        return summary_output(ctx)
+    def steps(self, ctx):
+        return iterate_update(ctx.target_view(require_flat=True), ctx.params["run_key"])
 
 
 class SaveDiffPathWorkspace(_RunOperator):

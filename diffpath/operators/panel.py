@@ -324,7 +324,12 @@ class DiffPathPanel(foo.Panel):
             return
         _choices(choices, "rule", {rule: label for rule, (label, _) in RULE_CHOICES.items()}, "Flag by", self.on_rule)
         choices.float(state.number, label="Level", on_change=self.on_level)
-        slider = types.SliderView(value_label_display="auto", label_position="left", view_multiple_of=state.step)
+        slider = types.SliderView(
+            value_label_display="auto",
+            value_precision=0 if state.step == 1 else 3,
+            label_position="left",
+            view_multiple_of=state.step,
+        )
         limits = {"min": state.low, "max": state.high}
         panel.grid("sliders").float(state.slider, label="Level", view=slider, on_change=self.on_level, **limits)
 

@@ -15,26 +15,40 @@ _UNUSUAL = 3  # robust standard deviations
 
 
 def histogram_traces(histogram):
-    """Bars of the reference and of the view, as percentages of each; the hover text gives counts."""
-    centres = (histogram.positions[1:] + histogram.positions[:-1]) / 2
-    widths = np.diff(histogram.positions)
+    """Bars of the view with the reference's outline, as percentages of each; the hover text gives counts."""
+    edges = histogram.positions
     spans = [f"{low:.4g} to {high:.4g}" for low, high in zip(histogram.edges, histogram.edges[1:])]
-    groups = (("reference", histogram.reference, REFERENCE_COLOR), ("this view", histogram.query, QUERY_COLOR))
-    return [
-        {
-            "type": "bar",
-            "name": name,
-            "x": centres.tolist(),
-            "y": (100 * counts / counts.sum()).tolist(),
-            "width": widths.tolist(),
-            "customdata": [[int(count), span] for count, span in zip(counts, spans)],
-            "hovertemplate": "%{customdata[0]} images<br>score %{customdata[1]}<extra>%{fullData.name}</extra>",
-            "marker": {"color": color},
-            "opacity": 0.7,
-        }
-        for name, counts, color in groups
-        if counts.any()
-    ]
+    traces = []
+    if histogram.query.any():
+        traces.append(
+            {
+                **_shared("this view", histogram.query, spans),
+                "type": "bar",
+                "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
+                "width": np.diff(edges).tolist(),
+                "marker": {"color": QUERY_COLOR},
+            }
+        )
+    if histogram.reference.any():
+        traces.append(
+            {
+                **_shared("reference", histogram.reference, spans),
+                "type": "scatter",
+                "mode": "lines",
+                "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
+                "line": {"color": REFERENCE_COLOR, "width": 2, "shape": "hvh"},
+            }
+        )
+    return traces
+
+
+def _shared(name, counts, spans):
+    return {
+        "name": name,
+        "y": (100 * counts / counts.sum()).tolist(),
+        "customdata": [[int(count), span] for count, span in zip(counts, spans)],
+        "hovertemplate": "%{customdata[0]} images<br>score %{customdata[1]}<extra>%{fullData.name}</extra>",
+    }
 
 
 def histogram_layout(bins, threshold):

@@ -3,6 +3,7 @@
 import fiftyone.operators.types as types
 
 from ..dataset import drain
+from ..dataset.appearance import heatmap_colors
 from .forms import format_duration
 
 
@@ -16,6 +17,9 @@ def run_in_app(ctx, steps):
         except StopIteration as finished:
             run = finished.value
     yield ctx.ops.reload_dataset()
+    colors = heatmap_colors(ctx.dataset)
+    if colors:
+        yield ctx.trigger("set_color_scheme", colors)
     yield ctx.ops.set_view(view=run.view(ctx.dataset))
     yield show_heatmaps(ctx, run.fields)
     yield ctx.ops.notify(summarise(run), variant="success" if run.num_scored else "warning")
@@ -25,6 +29,22 @@ def run_delegated(ctx, steps):
     """Runs to the end and returns what the Runs page shows."""
     run = drain(steps, lambda step: ctx.set_progress(progress=step.fraction, label=_label(step)))
     return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
+
+
+class Scoring:
+    """Mixed into operators that score images, in the App or in a delegated worker, and show what came out."""
+
+    how = {"execute_as_generator": True, "allow_immediate_execution": True, "allow_delegated_execution": True}
+
+    def steps(self, ctx):
+        """The generator of progress that returns the run."""
+        raise NotImplementedError
+
+    def execute(self, ctx):
+        return run_delegated(ctx, self.steps(ctx)) if ctx.delegated else run_in_app(ctx, self.steps(ctx))
+
+    def resolve_output(self, ctx):
+        return summary_output(ctx)
 
 
 def _label(step):
