@@ -283,7 +283,7 @@ def test_an_interrupted_run_is_continued_with_the_arguments_that_began_it(datase
 def test_an_interrupted_run_is_continued_with_the_same_view_of_the_model(dataset):
     interrupted(dataset, dataset, model_options={"prediction_type": "epsilon"})
     run = continue_diffpath(dataset, "k", progress=False)
-    assert run.num_scored == 10 and run.config["made_by"]["model_options"]["prediction_type"] == "epsilon"
+    assert run.num_scored == 12 and run.config["made_by"]["model_options"]["prediction_type"] == "epsilon"
 
 
 def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):
