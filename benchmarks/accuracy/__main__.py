@@ -46,6 +46,9 @@ def main():
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo, test split")
     groups = list(dict.fromkeys(ablation.group for ablation in ABLATIONS.values()))
     parser.add_argument("--groups", nargs="+", default=groups, choices=groups, help="of ablations")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="NAME", help="ablations of these groups not to run"
+    )
     parser.add_argument("--count", type=int, default=POOL, help="images of each set, of pairs and ablations")
     parser.add_argument("--severities", type=int, nargs="+", default=list(SEVERITIES), help="of corruptions")
     parser.add_argument("--views", nargs="+", default=list(VIEWS), choices=list(VIEWS), help="of solar cells")

@@ -43,7 +43,7 @@ def pairs(arguments):
         rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
     title = "pairs" if arguments.sets == "development" else "pairs-all"
-    report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+    report.write_pairs(arguments.output, _title(title, arguments), rows, _provenance(arguments, evaluations, sets))
 
 
 def ablations(arguments):
@@ -53,7 +53,7 @@ def ablations(arguments):
     sets, splits = _sets(arguments)
     rows = {}
     for name, ablation in ABLATIONS.items():
-        if name != "default" and ablation.group not in arguments.groups:
+        if name != "default" and (ablation.group not in arguments.groups or name in arguments.leave_out):
             continue
         predictor = load_predictor(ablation.model()) if ablation.model else base
         evaluations = Evaluations(predictor, **ablation.evaluations)
@@ -61,8 +61,9 @@ def ablations(arguments):
         results = run_pairs(features, splits, ablation.detector, list(sets), arguments.seeds)
         rows[name] = {"evaluations": ablation.count, "group": ablation.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
-    title = "ablations" if arguments.count == POOL else f"ablations-{arguments.count}"
-    report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(base), sets))
+    report.write_pairs(
+        arguments.output, _title("ablations", arguments), rows, _provenance(arguments, Evaluations(base), sets)
+    )
 
 
 def corruptions(arguments):
@@ -109,6 +110,10 @@ def localisation(arguments):
     rows = places.measure(evaluations)
     sets = {name: load_set(name) for name in places.GROUNDS}
     report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
+
+
+def _title(title, arguments):
+    return title if arguments.count == POOL else f"{title}-{arguments.count}"
 
 
 def _sets(arguments):
