@@ -147,6 +147,7 @@ def test_maps_are_pngs_on_one_fixed_scale(scored, kind_of_map, source):
         low, high = run.config[f"{kind_of_map}_scale"]
         expected = np.clip((expected - low) / (high - low), 0, 1) * 255
         assert np.abs(stored - expected).mean() < 5
+        assert stored.min() >= 1  # the App leaves level 0 out
 
 
 def test_saved_views_stay_live(make_dataset):

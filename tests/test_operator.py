@@ -295,6 +295,8 @@ def test_the_form_offers_the_users_fields_of_vectors_and_none_where_there_are_no
     dataset.set_values("clip", [np.eye(5)[k % 5] + 0.1 * k for k in range(36)])
     dataset.set_values("kind", ["a"] * 36)
     chosen = form(dataset)["embeddings"]
+    assert form(dataset, embeddings="kind")["embeddings"]["invalid"]
+    assert not form(dataset, embeddings="clip")["embeddings"].get("invalid")
     assert chosen["type"]["values"] == ["clip"] and chosen["default"] is None and not chosen["required"]
     execute(dataset, run_key="plain", num_timesteps=2)
     assert "embedding_score" not in dataset.get_run_info("plain").config.serialize()["fields"]

@@ -28,7 +28,7 @@ class MapKind:
 # By kind of field
 MAPS = {
     "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.5), "#ff5a1f"),
-    "error_map": MapKind("error_maps", "error-maps", (0.4, 0.9), "#d6249f"),
+    "error_map": MapKind("error_maps", "error-maps", (0.3, 0.9), "#d6249f"),
 }
 
 
@@ -44,7 +44,7 @@ def map_folder(folder, kind):
 
 
 def write_map(values, kind, folder, sample_id):
-    """Writes a map as an 8-bit PNG, 0 to 255 for its kind's scale.
+    """Writes a map as an 8-bit PNG, 0 to 255 for its kind's scale, at least 1.
 
     Args:
         values: float array ``(H, W)``
@@ -57,6 +57,7 @@ def write_map(values, kind, folder, sample_id):
     """
     path = map_folder(folder, kind) / f"{sample_id}.png"
     low, high = MAPS[kind].scale
-    levels = np.clip((values - low) / (high - low), 0, 1) * 255
-    Image.fromarray(np.round(levels).astype(np.uint8)).save(path)
+    levels = np.round(np.clip((values - low) / (high - low), 0, 1) * 255)
+    # The App draws nothing at level 0, which looks like a hole in the map
+    Image.fromarray(np.maximum(levels, 1).astype(np.uint8)).save(path)
     return fo.Heatmap(map_path=str(path))

@@ -164,7 +164,7 @@ def _add_embeddings(ctx, inputs):
     choices = types.AutocompleteView()
     for name in names:
         choices.add_choice(name, label=name)
-    inputs.enum(
+    prop = inputs.enum(
         "embeddings",
         names,
         default=None,
@@ -172,6 +172,9 @@ def _add_embeddings(ctx, inputs):
         view=choices,
         description="A field of vectors whose nearest neighbours in the reference count as well; empty to leave out",
     )
+    chosen = ctx.params.get("embeddings")
+    if chosen and chosen not in names:
+        prop.invalid, prop.error_message = True, f"{chosen!r} is no field of vectors; choose one, or leave this empty"
 
 
 def add_rule(ctx, inputs):
