@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -207,6 +209,29 @@ def test_delegated_execution_scores_and_returns_a_summary(dataset, operator):
     last = service.list_operations(operator=URI)[-1]
     assert last.run_state == "completed"
     assert "36 images" in last.result.result["summary"]
+
+
+def test_a_worker_that_is_started_from_the_shell_runs_what_was_scheduled_and_reports_progress(dataset, operator):
+    dataset.persistent = True  # another process opens the database
+    service = DelegatedOperationService()
+    queued = operator(dataset, delegate=True, reference="reference", run_key="later", batch_size=4, **FAST).result["id"]
+    worker = subprocess.Popen([Path(sys.executable).with_name("fiftyone"), "delegated", "launch"])
+    try:
+        seen, end = [], time.monotonic() + 240
+        while time.monotonic() < end and str(service.get(queued).run_state) not in ("completed", "failed"):
+            status = service.get(queued).status
+            if status and status.label:
+                seen.append((status.progress, status.label))
+            time.sleep(0.2)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    operation = service.get(queued)
+    assert str(operation.run_state) == "completed", operation.result
+    assert any("images/s" in label and 0 < progress < 1 for progress, label in seen)
+    assert operation.result.result["summary"].startswith("DiffPath scored 36 images")
+    dataset.reload()
+    assert dataset.count("later_score") == 36
 
 
 def test_a_delegated_run_refuses_a_reference_that_it_could_not_carry(dataset, operator):
