@@ -2,7 +2,6 @@
 
 import fiftyone.operators.types as types
 
-from ..calibration import check_rule
 from ..dataset.manage import list_diffpath_runs, run_status
 from ..dataset.runs import COMPLETE, read_config
 
@@ -36,15 +35,6 @@ def add_run_choice(ctx, inputs, statuses=(COMPLETE,)):
     inputs.enum("run_key", fitting, default=fitting[-1], required=True, label="Run", view=view)
     chosen = ctx.params.get("run_key", fitting[-1])
     return chosen if chosen in fitting else None
-
-
-def is_valid_level(rule, level):
-    """Whether a number is one that the rule can take."""
-    try:
-        check_rule(rule, level)
-    except ValueError:
-        return False
-    return True
 
 
 def level_range(rule, dataset, run):
