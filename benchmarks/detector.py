@@ -62,7 +62,7 @@ def standardisation(features, splits):
     for name, transform in TRANSFORMS.items():
         cells = []
         for density in DENSITIES:
-            results = run_pairs(features, splits, partial(_Plain, transform, density), list(features))
+            results = run_pairs(features, splits, partial(_Plain, transform, density), permutations(features, 2))
             cells.append("{average:.3f} ± {spread:.3f} / {minimum:.3f}".format(**summary(results)))
         print(f"{name:<34}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
     print("average AUROC ± spread over seeds / minimum over pairs\n")

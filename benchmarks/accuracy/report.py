@@ -24,8 +24,7 @@ def write_pairs(folder, title, rows, provenance):
         rows: name -> {"evaluations", "group", "results": pair -> metrics by seed}
         provenance: command, model, seeds and sets
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sums = {name: {metric: summary(row["results"], metric) for metric in METRICS} for name, row in rows.items()}
+    sums = _sums(rows)
     sets = list(next(iter(sums.values()))["auroc"]["by_set"])
     lines = [f"# {title.capitalize()}", "", *_provenance_lines(provenance), ""]
     lines += [
@@ -46,23 +45,40 @@ def write_pairs(folder, title, rows, provenance):
     first = next(iter(rows))
     lines += ["", f"Every pair of *{first}*, mean AUROC over seeds (in-distribution set by row):", ""]
     lines += ["| | " + " | ".join(sets) + " |", "|---" * (1 + len(sets)) + "|"]
-    means = {pair: np.mean([run["auroc"] for run in runs]) for pair, runs in rows[first]["results"].items()}
+    means = _means(rows[first])
     for inside in sets:
         cells = [f"{means[inside, outside]:.3f}" if outside != inside else "" for outside in sets]
         lines.append(f"| {inside} | " + " | ".join(cells) + " |")
-    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
-    stored = {
-        name: {
-            **row,
-            "results": {" → ".join(pair): runs for pair, runs in row["results"].items()},
-            "summary": sums[name],
-        }
-        for name, row in rows.items()
-    }
-    (folder / f"{title}.json").write_text(
-        json.dumps({"provenance": provenance, "methods": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
-    _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
+    _write_rows(folder, title, lines, rows, sums, {"provenance": provenance})
+
+
+def write_paper(folder, title, rows, not_run, provenance):
+    """``title.md``, ``.json`` and ``.png`` of the papers' pairs: a row for each method, a column for each pair.
+
+    Args:
+        folder, title, rows, provenance: as those of :func:`write_pairs`
+        not_run: reason -> the pairs that are missing for it
+    """
+    sums = _sums(rows)
+    pairs = list(next(iter(rows.values()))["results"])
+    missing = sum(map(len, not_run.values()))
+    lines = ["# The papers' pairs, AUROC", "", *_provenance_lines(provenance), ""]
+    lines.append(f"Ran: {len(pairs)} of {len(pairs) + missing} pairs, in-distribution → other.")
+    lines += ["Mean over seeds, each with its choice of images.", ""]
+    for reason, those in not_run.items():
+        lines.append(f"- Not run, {reason}: {', '.join(map(' → '.join, those))}")
+    lines += [""] if not_run else []
+    lines += ["| method | evaluations | average | " + " | ".join(map(" → ".join, pairs)) + " |"]
+    lines += ["|---" * (3 + len(pairs)) + "|"]
+    for name, row in rows.items():
+        auroc, means = sums[name]["auroc"], _means(row)
+        lines.append(
+            f"| {name} | {row['evaluations']} | **{auroc['average']:.3f}** ± {auroc['spread']:.3f} | "
+            + " | ".join(f"{means[pair]:.3f}" for pair in pairs)
+            + " |"
+        )
+    named = {reason: list(map(" → ".join, those)) for reason, those in not_run.items()}
+    _write_rows(folder, title, lines, rows, sums, {"provenance": provenance, "not_run": named})
 
 
 def write_corruptions(folder, rows, counts, provenance):
@@ -141,8 +157,35 @@ def write_localisation(folder, rows, provenance):
     )
 
 
+def _sums(rows):
+    return {name: {metric: summary(row["results"], metric) for metric in METRICS} for name, row in rows.items()}
+
+
+def _means(row):
+    """The mean AUROC over seeds of every pair."""
+    return {pair: np.mean([run["auroc"] for run in runs]) for pair, runs in row["results"].items()}
+
+
+def _write_rows(folder, title, lines, rows, sums, stored):
+    """The three files of a table whose rows are methods."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
+    methods = {
+        name: {
+            **row,
+            "results": {" → ".join(pair): runs for pair, runs in row["results"].items()},
+            "summary": sums[name],
+        }
+        for name, row in rows.items()
+    }
+    (folder / f"{title}.json").write_text(
+        json.dumps({**stored, "methods": _rounded(methods)}, separators=(",", ":")) + "\n"
+    )
+    _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
+
+
 def _provenance_lines(provenance):
-    sets = ", ".join(f"{name} ({made['images']})" for name, made in provenance["sets"].items())
+    sets = ", ".join(f"{name} ({made.get('used', made['images'])})" for name, made in provenance["sets"].items())
     return [
         f"`{provenance['command']}`, base model {provenance['model']} (`{provenance['fingerprint']}`), "
         f"seeds {', '.join(map(str, provenance['seeds']))}." + (f" Sets: {sets}." if sets else "")

@@ -1,16 +1,19 @@
 """The benchmark's commands: each computes its results, and writes tables, JSON and figures."""
 
 import shlex
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from . import localisation as places
+from . import paper as papers
 from . import report
 from . import solar as cells
 from .corruptions import CORRUPTIONS, corrupt
-from .datasets import DEVELOPMENT, POOL, SETS, TEST, load_folder, load_set, load_zoo, split
+from .datasets import DEVELOPMENT, POOL, SETS, TEST, load_set, split
 from .evaluations import Evaluations, load_predictor
+from .given import load_folder, load_zoo
 from .methods import ABLATIONS, METHODS
 from .protocol import metrics, run_pairs, summary
 
@@ -23,6 +26,7 @@ CORRUPTED_METHODS = (
     "image quality",
 )
 CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
+_AT_ONCE = 1000  # images whose statistics fit in memory
 
 
 def fetch(arguments):
@@ -35,15 +39,28 @@ def pairs(arguments):
     """All ordered pairs of the chosen sets, every method."""
     evaluations = Evaluations(load_predictor(arguments.model))
     sets, splits = _sets(arguments)
-    rows = {}
-    for name in arguments.methods:
-        method = METHODS[name]
-        features = {key: method.features(evaluations, made.images) for key, made in sets.items()}
-        results = run_pairs(features, splits, method.detector, list(sets), arguments.seeds)
-        rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
-        print(report.pair_line(name, summary(results)), flush=True)
+    rows = _rows(arguments, evaluations, sets, splits, permutations(sets, 2))
     title = "pairs" if arguments.sets == "development" else "pairs-all"
-    report.write_pairs(arguments.output, _title(title, arguments), rows, _provenance(arguments, evaluations, sets))
+    title = _title(title, arguments, POOL)
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def paper(arguments):
+    """The pairs of the papers, as far as their sets were given, every method."""
+    files = papers.given_files(arguments.folder, arguments.zoo)
+    evaluations = Evaluations(load_predictor(arguments.model))
+    count = _count(arguments, papers.COUNT)
+    sets, splits = {}, {}
+    for name, paths in files.items():
+        made, parts = papers.read_set(name, paths, count, arguments.seeds, evaluations.resolution)
+        sets[papers.NAMES[name]] = made
+        splits |= {(papers.NAMES[name], seed): part for seed, part in parts.items()}
+    rows = _rows(arguments, evaluations, sets, splits, _named(papers.runnable(files)))
+    provenance = _provenance(arguments, evaluations, sets)
+    for name, paths in files.items():
+        provenance["sets"][papers.NAMES[name]]["used"] = papers.description(paths, count)
+    not_run = {reason: _named(pairs) for reason, pairs in papers.not_run(files).items()}
+    report.write_paper(arguments.output, _title("paper", arguments, papers.COUNT), rows, not_run, provenance)
 
 
 def ablations(arguments):
@@ -58,12 +75,11 @@ def ablations(arguments):
         predictor = load_predictor(ablation.model()) if ablation.model else base
         evaluations = Evaluations(predictor, **ablation.evaluations)
         features = {key: ablation.features(evaluations, made.images) for key, made in sets.items()}
-        results = run_pairs(features, splits, ablation.detector, list(sets), arguments.seeds)
+        results = run_pairs(features, splits, ablation.detector, permutations(sets, 2), arguments.seeds)
         rows[name] = {"evaluations": ablation.count, "group": ablation.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
-    report.write_pairs(
-        arguments.output, _title("ablations", arguments), rows, _provenance(arguments, Evaluations(base), sets)
-    )
+    title = _title("ablations", arguments, POOL)
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(base), sets))
 
 
 def corruptions(arguments):
@@ -112,15 +128,41 @@ def localisation(arguments):
     report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
-def _title(title, arguments):
-    return title if arguments.count == POOL else f"{title}-{arguments.count}"
+def _rows(arguments, evaluations, sets, splits, pairs):
+    """The rows of a table of pairs: every method that was asked for."""
+    pairs, rows = list(pairs), {}
+    for name in arguments.methods:
+        method = METHODS[name]
+        features = {key: _features(method, evaluations, made.images) for key, made in sets.items()}
+        results = run_pairs(features, splits, method.detector, pairs, arguments.seeds)
+        rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
+        print(report.pair_line(name, summary(results)), flush=True)
+    return rows
+
+
+def _features(method, evaluations, images):
+    parts = [images[k : k + _AT_ONCE] for k in range(0, len(images), _AT_ONCE)]
+    return np.concatenate([method.features(evaluations, part) for part in parts])
+
+
+def _named(pairs):
+    return [(papers.NAMES[inside], papers.NAMES[outside]) for inside, outside in pairs]
+
+
+def _count(arguments, usual):
+    return usual if arguments.count is None else arguments.count
+
+
+def _title(title, arguments, usual):
+    """A table of another number of images than the usual one has a file of its own."""
+    count = _count(arguments, usual)
+    return title if count == usual else f"{title}-{count or 'all'}"
 
 
 def _sets(arguments):
     names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
-    sets = {name: load_set(name).first(arguments.count) for name in names}
-    for given in arguments.folder:
-        name, _, folder = given.partition("=")
+    sets = {name: load_set(name).first(_count(arguments, POOL)) for name in names}
+    for name, folder in arguments.folder:
         sets[name] = load_folder(folder)
     for name in arguments.zoo:
         sets[name] = load_zoo(name)
