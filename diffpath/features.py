@@ -13,6 +13,8 @@ Beside the six numbers stand statistics and a map from the same network evaluati
 six sum over time and space, and lose where on the path and where in the image it is unusual.
 """
 
+import math
+
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -20,9 +22,12 @@ from .ssim import local_mean
 
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 CORRELATION_LAG = 4  # pixels
+FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
+STATISTICS = "path statistics, 2"  # another name when other statistics are computed
 ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
 _TINY = 1e-12  # below any mean square of errors that a network makes
+_LEAST_SHARE = 1e-8  # of a band in the error's power: what float32 tells from none
 ERROR_POWERS = {
     "signed": lambda error: error,
     "absolute": torch.abs,
@@ -54,7 +59,8 @@ def statistic_names(num_timesteps):
     """What each of the statistics of :func:`path_statistics` is, in their order."""
     kinds = ("relative error", "error's correlation", "fine dissimilarity")
     names = [f"{kind}, timestep {k + 1}" for kind in kinds for k in range(num_timesteps)]
-    return names + [f"size of the error, {quadrant}" for quadrant in QUADRANTS]
+    names += [f"size of the error, {quadrant}" for quadrant in QUADRANTS]
+    return names + [f"error's power from {bound:g} cycles per pixel" for bound in FREQUENCY_BANDS]
 
 
 def path_statistics(score_error, fine_dissimilarity):
@@ -68,15 +74,15 @@ def path_statistics(score_error, fine_dissimilarity):
                                     those of noise, hang together
         mean(1 − SSIM)              with its standard constants: faint structure counts
 
-    and the logarithmic size of the error in each quadrant, averaged over timesteps. Chosen
-    by ``python -m benchmarks.accuracy ablations``.
+    then the logarithmic size of the error in each quadrant, averaged over timesteps, and its
+    :func:`error_spectrum`. Chosen by ``python -m benchmarks.accuracy ablations``.
 
     Args:
         score_error: e, float32 ``(N, D, T, C, H, W)``
         fine_dissimilarity: 1 − SSIM with its standard constants, ``(N, D, T, H, W)``
 
     Returns:
-        float32 ``(N, 3 T + 4)`` in the order of :func:`statistic_names`
+        float32 ``(N, 3 T + 9)`` in the order of :func:`statistic_names`
     """
     lag = min(CORRELATION_LAG, min(score_error.shape[-2:]) - 1)
     energy = _by_timestep(score_error**2).clamp_min(_TINY)
@@ -85,7 +91,31 @@ def path_statistics(score_error, fine_dissimilarity):
     relative_error = _by_timestep(score_error) / energy.sqrt()
     fine = fine_dissimilarity.mean(dim=(1, 3, 4))
     by_quadrant = adaptive_avg_pool2d(_error_decades(score_error), len(QUADRANTS) // 2).flatten(1)
-    return torch.cat([relative_error, (across + down) / 2 / energy, fine, by_quadrant], dim=1)
+    correlation = (across + down) / 2 / energy
+    return torch.cat([relative_error, correlation, fine, by_quadrant, error_spectrum(score_error)], dim=1)
+
+
+def error_spectrum(score_error):
+    """Which spatial frequencies the score error is made of at the first half of the timesteps, where noise is weak.
+
+    There the network sees the image's fine structure and errs where that is unlike what it
+    learned: too sharp, too smooth, of the wrong grain.
+
+    Args:
+        score_error: e, float32 ``(N, D, T, C, H, W)``
+
+    Returns:
+        float32 ``(N, B)``, one number for each band of ``FREQUENCY_BANDS``: the natural
+        logarithm of |DFT(e)|² on average over the band, relative to its average over all
+        frequencies, averaged over timesteps; 0 in all bands for white noise. A band without
+        a frequency, in a tiny image, is a constant
+    """
+    early = score_error[:, :, : (score_error.shape[2] + 1) // 2]
+    power = torch.fft.fft2(early).abs().square().mean(dim=(1, 3))
+    bands = _frequency_bands(*power.shape[-2:], like=power)
+    by_band = [(power * band).sum(dim=(-2, -1)) / band.sum().clamp_min(1) for band in bands]
+    relative = torch.stack(by_band, dim=-1) / power.mean(dim=(-2, -1)).clamp_min(_TINY).unsqueeze(-1)
+    return relative.clamp_min(_LEAST_SHARE).log().mean(dim=1)
 
 
 def error_maps(score_error):
@@ -110,6 +140,13 @@ def _error_decades(score_error):
     """Decimal logarithm of e² around each pixel, averaged over draws and timesteps, ``(N, H, W)``."""
     energy = local_mean(score_error.square().mean(dim=3), ERROR_MAP_WINDOW)
     return energy.clamp_min(_TINY).log10().mean(dim=(1, 2))
+
+
+def _frequency_bands(height, width, like):
+    """Which frequencies of a DFT lie in each band, as zeros and ones ``(H, W)``; the same on every device."""
+    frequency = torch.hypot(torch.fft.fftfreq(height).unsqueeze(1), torch.fft.fftfreq(width).unsqueeze(0))
+    upper = (*FREQUENCY_BANDS[1:], math.inf)
+    return [((frequency >= a) & (frequency < b)).to(like) for a, b in zip(FREQUENCY_BANDS, upper)]
 
 
 def _by_timestep(values):

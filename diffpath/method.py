@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
-from .features import error_maps, path_statistics, six_features, statistic_names
+from .features import STATISTICS, error_maps, path_statistics, six_features, statistic_names
 from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
@@ -33,9 +33,10 @@ class DiffPathResult:
     Attributes:
         features: float32 ``(N, 6)``: means of ẽ, ẽ², ẽ³ and of their temporal derivative
         profile: float32 ``(N, T)``: mean 1 − SSIM per timestep, in [0, 2]
-        statistics: float32 ``(N, 3 T + 4)``: per timestep the mean score error relative to its
+        statistics: float32 ``(N, 3 T + 9)``: per timestep the mean score error relative to its
             size, its correlation over some pixels, and 1 − SSIM with its standard
-            constants; then the error's size in each quadrant. ``diffpath.features.statistic_names(T)`` names them
+            constants; then the error's size in each quadrant and its power in bands of spatial
+            frequency. ``diffpath.features.statistic_names(T)`` names them
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
             followed by ``profile`` and by ``statistics`` where the preset uses them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
@@ -160,6 +161,7 @@ class DiffPathV2:
             "resolution": self.resolution,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
             "preprocessing": PREPROCESSING,
+            "statistics": STATISTICS,
         }
 
     @property

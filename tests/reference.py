@@ -4,6 +4,8 @@ Written from the definitions, to check ``diffpath`` against; symbols as in
 ``diffpath/trajectory.py``.
 """
 
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage.metrics import structural_similarity
@@ -114,6 +116,25 @@ def quadrants(map_):
     return [part.mean() for half in np.vsplit(map_, 2) for part in np.hsplit(half, 2)]
 
 
+def spectrum(errors, bounds=(0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 9)):
+    """Log of the periodogram's mean over each annulus, relative to its mean, of one image's errors ``(D, T, C, H, W)``.
+
+    The periodogram is computed from the definition of the discrete Fourier transform; the
+    mean is over the first half of the timesteps.
+    """
+    height, width = errors.shape[-2:]
+    rows, columns = (np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in (height, width))
+    signed = [np.where(np.arange(n) < n / 2, np.arange(n), np.arange(n) - n) / n for n in (height, width)]
+    radius = np.sqrt(signed[0][:, None] ** 2 + signed[1][None, :] ** 2)
+    logs = []
+    for t in range(math.ceil(errors.shape[1] / 2)):
+        planes = errors[:, t].reshape(-1, height, width)
+        periodogram = np.mean([np.abs(rows @ plane @ columns) ** 2 for plane in planes], axis=0)
+        annuli = [periodogram[(radius >= low) & (radius < high)] for low, high in zip(bounds[:-1], bounds[1:])]
+        logs.append([np.log(annulus.mean() / periodogram.mean()) for annulus in annuli])
+    return list(np.mean(logs, axis=0))
+
+
 def reference_method(
     images, predicted_noise, noise, timesteps, alphas_cumprod, *, error_power, weighted, window, sigma, c
 ):
@@ -125,7 +146,7 @@ def reference_method(
         noise: ε ``(D, C, H, W)``
 
     Returns:
-        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 3 T + 4)``,
+        a dict with ``features (N, 6)``, ``profile (N, T)``, ``statistics (N, 3 T + 9)``,
         ``heatmaps`` and ``error_maps (N, H, W)``
     """
     images, predicted_noise, noise = (np.asarray(a, np.float64) for a in (images, predicted_noise, noise))
@@ -149,6 +170,7 @@ def reference_method(
                 + correlations(error)
                 + list(unlike.mean(axis=(0, 2, 3)))
                 + quadrants(error_decades(error))
+                + spectrum(error)
                 for error, unlike in zip(errors, fine)
             ]
         ),

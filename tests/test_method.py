@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from diffpath import DiffPathV2, ImageError, ModelError
-from diffpath.features import six_features
+from diffpath.features import error_spectrum, six_features
 from diffpath.images import prepare_image
 from diffpath.models import NoisePredictor, Schedule
 from diffpath.ssim import dissimilarity_map
@@ -246,8 +246,8 @@ def test_results_have_the_documented_shapes_types_and_ranges(photos):
     shapes = {
         "features": (8, 6),
         "profile": (8, 4),
-        "statistics": (8, 16),
-        "descriptor": (8, 26),
+        "statistics": (8, 21),
+        "descriptor": (8, 31),
         "heatmaps": (8, 32, 32),
         "error_maps": (8, 32, 32),
     }
@@ -258,6 +258,27 @@ def test_results_have_the_documented_shapes_types_and_ranges(photos):
         assert maps.min() >= 0 and maps.max() <= 1
     assert result.profile.min() >= 0 and result.profile.max() <= 2
     np.testing.assert_array_equal(result.descriptor, np.hstack([result.features, result.profile, result.statistics]))
+
+
+def test_white_noise_has_the_same_power_in_every_frequency_band():
+    errors = torch.randn(4, 3, 6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert error_spectrum(errors).abs().max() < 0.2
+    for scale in (1e-3, 1e3):
+        torch.testing.assert_close(error_spectrum(scale * errors), error_spectrum(errors), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("period, band", [(32, 0), (12, 1), (6, 2), (3, 3)])
+def test_a_wave_in_the_early_errors_is_found_in_the_band_of_its_frequency(period, band):
+    wave = torch.sin(2 * torch.pi / period * torch.arange(96)).expand(1, 1, 6, 3, 96, 96)
+    assert error_spectrum(wave).argmax() == band
+    late = torch.randn(1, 1, 6, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    late[:, :, 3:] = wave[:, :, 3:]
+    assert error_spectrum(late).abs().max() < 0.4
+
+
+def test_the_spectrum_of_a_tiny_image_or_of_no_error_is_finite():
+    for errors in (torch.randn(2, 1, 1, 1, 4, 4), torch.zeros(2, 1, 3, 3, 8, 8)):
+        assert error_spectrum(errors).isfinite().all()
 
 
 def test_no_images_give_empty_results(method):

@@ -16,7 +16,7 @@ from diffpath.ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 from .evaluations import cached, to_network_scale
 from .packages import cache_folder
 
-VERSION = 3  # of the statistics; a change makes the cached ones void
+VERSION = 4  # of the statistics; a change makes the cached ones void
 SCALES = (2, 4, 8, 16)  # pixels over which errors are averaged before they are squared
 CONSTANTS = {"standard": STANDARD_C, "0.02": (0.02, 0.02), "0.1": (0.1, 0.1), "0.2": (0.2, 0.2), "0.5": (0.5, 0.5)}
 _CHUNK = 40

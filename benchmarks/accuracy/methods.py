@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from diffpath import AnomalyDetector, FusedDetector
+from diffpath.features import FREQUENCY_BANDS
 
 from . import peers
 from .descriptors import default_descriptor, descriptor, statistics
@@ -148,6 +149,9 @@ ABLATIONS = {
         for weight in ("no weight", "standard weight", "raised weight")
     },
     "paper": Ablation(from_statistics(*PAPER), _gmm, group="claims"),
+    "default without the error's spectrum": Ablation(
+        lambda e, images: descriptor(statistics(e, images), DEFAULT)[:, : -len(FREQUENCY_BANDS)]
+    ),
     "six features and profile": Ablation(from_statistics("six signed", "profile 0.2")),
     "default, Gaussian mixture": Ablation(from_statistics(*DEFAULT), _gmm, group="density"),
     "default, one robust Gaussian": Ablation(from_statistics(*DEFAULT), _gaussian, group="density"),
