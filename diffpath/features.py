@@ -10,7 +10,8 @@ draws, timesteps, channels and pixels, and are divided by their number of terms,
 they do not scale with the resolution.
 
 Beside the six numbers stand statistics and a map from the same network evaluations: the
-six sum over time and space, and lose where on the path and where in the image it is unusual.
+six sum over time and space, and lose where on the path, where in the image and at which
+frequencies it is unusual.
 """
 
 import math
@@ -23,7 +24,7 @@ from .ssim import local_mean
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 CORRELATION_LAG = 4  # pixels
 FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
-STATISTICS = "path statistics, 2"  # another name when other statistics are computed
+DESCRIPTOR = "with spectrum"  # another name when other numbers are computed
 ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
 _TINY = 1e-12  # below any mean square of errors that a network makes

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
-from .features import STATISTICS, error_maps, path_statistics, six_features, statistic_names
+from .features import DESCRIPTOR, error_maps, path_statistics, six_features, statistic_names
 from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
@@ -161,7 +161,7 @@ class DiffPathV2:
             "resolution": self.resolution,
             "dtype": str(self.predictor.dtype).removeprefix("torch."),
             "preprocessing": PREPROCESSING,
-            "statistics": STATISTICS,
+            "descriptor": DESCRIPTOR,
         }
 
     @property

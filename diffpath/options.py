@@ -48,7 +48,7 @@ class MethodOptions:
         ssim_sigma: standard deviation of a Gaussian SSIM window, or None for a uniform one
         ssim_c: the SSIM constants (C₁, C₂) of weights and profile, for a data range of 2
         use_profile: whether the descriptor holds the SSIM profile beside the six features
-        use_statistics: whether it holds the statistics per timestep and quadrant
+        use_statistics: whether it holds the statistics per timestep, quadrant and frequency band
         seed: of the noise bank
         resolution: side of the square that images are resized to, in pixels; None for
             the model's own

@@ -21,7 +21,7 @@ _WAYS_OUT = {
     "resolution": "give the same resolution",
     "dtype": "give the same dtype",
     "preprocessing": "make the reference again with this version of diffpath",
-    "statistics": "make the reference again with this version of diffpath",
+    "descriptor": "make the reference again with this version of diffpath",
     "embedding_length": "give embeddings of the kind that the reference was made with, or leave them out as it did",
 }
 # Options that say no more than the others do

@@ -68,6 +68,7 @@ def test_the_file_holds_arrays_and_json_and_no_pickle(tmp_path):
         ({"resolution": 64}, "its resolution is 32, here it is 64"),
         ({"dtype": "bfloat16"}, "its dtype is 'float32', here it is 'bfloat16'"),
         ({"preprocessing": "2"}, "its preprocessing is '1', here it is '2'"),
+        ({"descriptor": "new"}, "its descriptor is None, here it is 'new' (make the reference again"),
     ],
 )
 def test_descriptors_made_otherwise_are_refused_and_the_difference_named(change, named):

@@ -32,7 +32,7 @@ _DESCRIPTIONS = {
     "profile": "Mean 1 - SSIM between image and reconstruction for each timestep, in [0, 2]",
     "statistics": "For each timestep, one kind after the other: mean score error relative to its size, its "
     "correlation over 4 pixels, mean 1 - SSIM with its standard constants; then the error's logarithmic size in each "
-    "quadrant",
+    "quadrant, and its power in bands of spatial frequency",
     "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
     "{:g} to {:g}".format(*MAPS["heatmap"].scale),
     "error_map": "Size of the score error around each pixel, on a logarithmic scale where 0 is a thousandth of the "
