@@ -29,10 +29,10 @@ from diffpath.densities import DENSITIES
 from .accuracy.datasets import DEVELOPMENT, load_set, split
 from .accuracy.descriptors import descriptor, statistics
 from .accuracy.evaluations import Evaluations, load_predictor
+from .accuracy.methods import DEFAULT
 from .accuracy.peers import frozen_features
 from .accuracy.protocol import SEEDS, run_pairs, summary
 
-DEFAULT_PRESET = ("six signed", "profile 0.2", "library statistics")
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2)
 
 
@@ -44,7 +44,7 @@ def main():
         evaluations = Evaluations(load_predictor())
         sets = {name: load_set(name) for name in DEVELOPMENT}
         features = {
-            name: descriptor(statistics(evaluations, images.images), DEFAULT_PRESET).astype(np.float64)
+            name: descriptor(statistics(evaluations, images.images), DEFAULT).astype(np.float64)
             for name, images in sets.items()
         }
         splits = {(name, seed): split(images.sources, seed) for name, images in sets.items() for seed in SEEDS}

@@ -20,7 +20,7 @@ from .accuracy.corruptions import CORRUPTIONS, corrupt
 from .accuracy.datasets import DEVELOPMENT, load_set, split
 from .accuracy.descriptors import descriptor, statistics
 from .accuracy.evaluations import Evaluations, load_predictor
-from .detector import DEFAULT_PRESET
+from .accuracy.methods import DEFAULT
 
 SEVERITY, COUNT, GROUPS = 3, 20, 3
 STRENGTHS = (0.001, 0.1, 10)  # inverse strengths of the regression's penalty: none was chosen, all are shown
@@ -57,7 +57,7 @@ def judge(Z, references, sources, corrupted, name, names, strength):
 def flagged(evaluations, sets, name):
     """(reference, corruption or set, whether corrupted, compressed z-scores) of every flagged image."""
     parts = split(sets[name].sources, 0)
-    describe = lambda images: descriptor(statistics(evaluations, images), DEFAULT_PRESET)  # noqa: E731
+    describe = lambda images: descriptor(statistics(evaluations, images), DEFAULT)  # noqa: E731
     detector = AnomalyDetector().fit(describe(sets[name].images)[parts["fit"]])
     clean = sets[name].images[parts["test"]][:COUNT]
     batches = [(kind, True, describe(corrupt(clean, kind, SEVERITY))) for kind in CORRUPTIONS]
