@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,11 +38,14 @@ class DiffPathResult:
             size, its correlation over some pixels, and 1 − SSIM with its standard
             constants; then the error's size in each quadrant and its power in bands of spatial
             frequency. ``diffpath.features.statistic_names(T)`` names them
+        zoomed: float32 ``(N, Z)``: the same numbers, as far as the preset uses them, of the
+            image ``zoom`` times as large; none without ``zoom``
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
-            followed by ``profile`` and by ``statistics`` where the preset uses them
+            followed by ``profile`` and by ``statistics`` where the preset uses them, and by
+            ``zoomed``
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
-            clipped, at the method's resolution; high where the model's reconstruction
-            differs in structure
+            clipped, at the method's resolution times ``zoom``; high where the model's
+            reconstruction differs in structure
         error_maps: float32 ``(N, H, W)`` in [0, 1]: the size of the score error around each
             pixel, on a logarithmic scale; finds small foreign parts better than 1 − SSIM.
             A latent model's are at its latent's side
@@ -50,6 +54,7 @@ class DiffPathResult:
     features: np.ndarray
     profile: np.ndarray
     statistics: np.ndarray
+    zoomed: np.ndarray
     descriptor: np.ndarray
     heatmaps: np.ndarray
     error_maps: np.ndarray
@@ -65,6 +70,25 @@ class DiffPathResult:
     def concatenate(cls, results):
         """Joins results along the images."""
         return cls(**{f.name: np.concatenate([getattr(r, f.name) for r in results]) for f in fields(cls)})
+
+
+class _View(NamedTuple):
+    """How the network sees an image: at which side in pixels, in which tiles, and the noise (D, c, h, w)."""
+
+    side: int
+    tiles: Tiles | None
+    noise: torch.Tensor
+
+
+class _Seen(NamedTuple):
+    """What the method computes of a batch in one view, as tensors of the names of :class:`DiffPathResult`."""
+
+    features: torch.Tensor
+    profile: torch.Tensor
+    statistics: torch.Tensor
+    descriptor: torch.Tensor
+    heatmaps: torch.Tensor
+    error_maps: torch.Tensor
 
 
 class DiffPathV2:
@@ -135,20 +159,17 @@ class DiffPathV2:
             self.model_options["revision"] = self.predictor.revision  # a branch moves, a commit does not
         self.resolution = self.options.resolution or self.predictor.resolution
         self._check_side("resolution", self.resolution)
-        self.tiles = self._cover()
         self.timesteps = spaced_timesteps(
             self.options.num_timesteps, self.options.timestep_range, self.predictor.num_train_timesteps
         )
         self._check_timesteps()
-        self.noise = noise_bank(
-            self.options.num_noise_draws, self.predictor.channels, self._network_side, self.options.seed
-        )
+        self.views = self._views()
         self.max_evaluations = max_evaluations or self._default_max_evaluations()
 
     @property
     def sides(self):
         """The sides of the squares that an image is resized to, one after the other, in pixels."""
-        return tuple(filter(None, (self.options.equalise_resampling, self.resolution)))
+        return tuple(filter(None, (self.options.equalise_resampling, self.views[-1].side)))
 
     @property
     def made_by(self):
@@ -178,15 +199,22 @@ class DiffPathV2:
 
     @property
     def _passes_per_image(self):
-        return self.options.evaluations_per_image * len(self.tiles or [None])
+        pieces = sum(len(view.tiles or [None]) for view in self.views)
+        return self.options.num_timesteps * self.options.num_noise_draws * pieces
 
     def _images_at_once(self, max_evaluations):
         """How many images a device scores together."""
         return max(1, max_evaluations // self._passes_per_image)
 
     @property
-    def _network_side(self):
-        return self.resolution // self.predictor.space.factor
+    def tiles(self):
+        """The :class:`diffpath.models.Tiles` of the network's space, or None for whole images."""
+        return self.views[0].tiles
+
+    @property
+    def noise(self):
+        """ε, float32 ``(D, c, h, w)``."""
+        return self.views[0].noise
 
     def score_images(self, images):
         """Computes features, profiles, descriptors and maps.
@@ -243,12 +271,26 @@ class DiffPathV2:
 
     @torch.inference_mode()
     def _score_chunk(self, predictor, images, max_evaluations):
+        seen = [self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views]
+        first, last = seen[0], seen[-1]
+        descriptors = [each.descriptor.cpu().numpy() for each in seen]
+        return DiffPathResult(
+            features=first.features.cpu().numpy(),
+            profile=first.profile.cpu().numpy(),
+            statistics=first.statistics.cpu().numpy(),
+            zoomed=np.concatenate([np.zeros((len(images), 0), np.float32), *descriptors[1:]], axis=1),
+            descriptor=np.concatenate(descriptors, axis=1),
+            heatmaps=last.heatmaps.cpu().numpy(),
+            error_maps=last.error_maps.cpu().numpy(),
+        )
+
+    def _see(self, predictor, images, view, max_evaluations):
+        """All that the method computes of images, uint8 ``(N, H, W, 3)``, of the view's side."""
         options, device = self.options, predictor.device
         images = self._to_network_scale(torch.from_numpy(images).to(device))
         timesteps = self.timesteps.to(device)
-        path = compute_trajectory(
-            predictor, images, timesteps, self.noise.to(device), max_evaluations, tiles=self.tiles
-        )
+        noise = view.noise.to(device)
+        path = compute_trajectory(predictor, images, timesteps, noise, max_evaluations, tiles=view.tiles)
 
         originals = images[:, None, None]
         window = dict(window=options.ssim_window, sigma=options.ssim_sigma)
@@ -270,13 +312,13 @@ class DiffPathV2:
         profile = dissimilarity.mean(dim=(1, 3, 4))
         statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
         parts = [features, *[profile] * options.use_profile, *[statistics] * options.use_statistics]
-        return DiffPathResult(
-            features=features.cpu().numpy(),
-            profile=profile.cpu().numpy(),
-            statistics=statistics.cpu().numpy(),
-            descriptor=torch.cat(parts, dim=1).cpu().numpy(),
-            heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1).cpu().numpy(),
-            error_maps=error_maps(path.score_error).cpu().numpy(),
+        return _Seen(
+            features=features,
+            profile=profile,
+            statistics=statistics,
+            descriptor=torch.cat(parts, dim=1),
+            heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1),
+            error_maps=error_maps(path.score_error),
         )
 
     def _to_network_scale(self, images):
@@ -294,7 +336,8 @@ class DiffPathV2:
 
     def _default_max_evaluations(self):
         small_images = _MAX_EVALUATIONS.get(self.predictor.device.type, 160)
-        side = self.tiles.tile if self.tiles else self._network_side
+        view = self.views[0]
+        side = view.tiles.tile if view.tiles else view.side // self.predictor.space.factor
         return max(1, small_images * 32**3 // (side**2 * max(self.predictor.width, 32)))
 
     def _check_side(self, name, side):
@@ -304,17 +347,27 @@ class DiffPathV2:
             nearest = f"try {lower} or {lower + multiple}"
             raise ModelError(f"{name} must be a multiple of {multiple} for this model, got {side} ({nearest})")
 
-    def _cover(self):
-        tile, factor = self.options.tile, self.predictor.space.factor
-        if tile is None:
-            return None
-        self._check_side("tile", tile)
-        if tile > self.resolution:
-            raise ModelError(
-                f"tile must be at most the resolution, got {tile} of {self.resolution}; "
-                "pass a larger resolution, or no tile"
-            )
-        return Tiles(self._network_side, tile // factor, round(self.options.tile_overlap * tile / factor))
+    def _views(self):
+        """The image at the method's resolution, and where ``zoom`` asks for it, larger."""
+        options, tile = self.options, self.options.tile
+        if tile is not None:
+            self._check_side("tile", tile)
+            if tile > self.resolution:
+                raise ModelError(
+                    f"tile must be at most the resolution, got {tile} of {self.resolution}; "
+                    "pass a larger resolution, or no tile"
+                )
+        views = [self._view(self.resolution, tile, options.tile_overlap)]
+        if options.zoom > 1:
+            views.append(self._view(options.zoom * self.resolution, tile or self.resolution, 0))
+        return views
+
+    def _view(self, side, tile, overlap):
+        """The image at a side, in tiles that share this fraction of their side, or whole where ``tile`` is None."""
+        factor = self.predictor.space.factor
+        noise = noise_bank(self.options.num_noise_draws, self.predictor.channels, side // factor, self.options.seed)
+        tiles = Tiles(side // factor, tile // factor, round(overlap * tile / factor)) if tile else None
+        return _View(side, tiles, noise)
 
     def _check_timesteps(self):
         rows = self.timesteps.to(self.predictor.device)
@@ -327,12 +380,18 @@ class DiffPathV2:
                 )
 
     def _empty_result(self):
-        options, steps, side = self.options, self.options.num_timesteps, self.resolution
+        options, steps, side = self.options, self.options.num_timesteps, self.views[-1].side
         statistics = len(statistic_names(steps))
         length = 6 + steps * options.use_profile + statistics * options.use_statistics
-        maps = (0, side, side), (0, self._network_side, self._network_side)
-        shapes = ((0, 6), (0, steps), (0, statistics), (0, length), *maps)
+        zoomed = length * (len(self.views) - 1)
+        maps = (0, side, side), (0, *self.views[-1].noise.shape[-2:])
+        shapes = ((0, 6), (0, steps), (0, statistics), (0, zoomed), (0, length + zoomed), *maps)
         return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def _resized(images, side):
+    """uint8 images ``(N, H, W, 3)`` brought to another side."""
+    return images if images.shape[1] == side else np.stack([prepare_image(image, side) for image in images])
 
 
 def _split_devices(device):

@@ -33,6 +33,11 @@ PRESETS = {
 }
 
 
+def evaluations_per_image(num_timesteps, num_noise_draws, zoom):
+    """How often the network sees as many pixels as one image has at the method's resolution."""
+    return num_timesteps * num_noise_draws * (1 + zoom**2 if zoom > 1 else 1)
+
+
 @dataclass(frozen=True)
 class MethodOptions:
     """What determines an image's features, besides the model.
@@ -58,6 +63,9 @@ class MethodOptions:
         equalise_resampling: a side, in pixels, that every image is first brought to: what
             images were resized from before then no longer tells them apart; None to leave
             this out
+        zoom: from 2 on, the network also sees the image that many times larger, in tiles side
+            by side: the descriptor holds what it makes of both, and maps are the larger
+            one's. Each image costs 1 + zoom² times as much. For images of at least that size
     """
 
     preset: str = "default"
@@ -76,6 +84,7 @@ class MethodOptions:
     tile: int | None = None
     tile_overlap: float = 0.25
     equalise_resampling: int | None = None
+    zoom: int = 1
 
     @classmethod
     def from_preset(cls, preset="default", **options):
@@ -112,13 +121,15 @@ class MethodOptions:
             raise ValueError(f"tile_overlap must be a fraction of a tile in [0, 0.5], got {self.tile_overlap}")
         if self.equalise_resampling is not None and self.equalise_resampling < 1:
             raise ValueError(f"equalise_resampling must be a side in pixels, got {self.equalise_resampling}")
+        if self.zoom < 1 or self.zoom != int(self.zoom):
+            raise ValueError(f"zoom must be a whole number of at least 1, which leaves it out, got {self.zoom}")
         if len(self.ssim_c) != 2 or min(self.ssim_c) <= 0:
             raise ValueError(f"ssim_c must be two positive constants (C1, C2), got {self.ssim_c}")
 
     @property
     def evaluations_per_image(self):
-        """Network evaluations that one image costs."""
-        return self.num_timesteps * self.num_noise_draws
+        """Network evaluations at ``resolution`` that one image costs."""
+        return evaluations_per_image(self.num_timesteps, self.num_noise_draws, self.zoom)
 
     def to_dict(self):
         """The options as JSON-ready values."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .detector import AnomalyDetector
 from .errors import ReferenceSetError
 from .fusion import FusedDetector
+from .options import MethodOptions
 
 # What a file says it is, and the detector in it
 _FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 1, fused": FusedDetector}
@@ -24,8 +25,8 @@ _WAYS_OUT = {
     "descriptor": "make the reference again with this version of diffpath",
     "embedding_length": "give embeddings of the kind that the reference was made with, or leave them out as it did",
 }
-# Options that say no more than the others do
-_REDUNDANT_OPTIONS = ("preset", "resolution")
+# Options that say no more than the others do; one that a reference does not name, as it is older, had its default
+_REDUNDANT = {"preset", "resolution"}
 
 
 @dataclass
@@ -132,8 +133,8 @@ def _differences(reference, query):
 
 def _compared(name, reference, query):
     if name == "options":
-        names = sorted({*reference["options"], *query["options"]} - set(_REDUNDANT_OPTIONS))
-        return [(option, reference["options"].get(option), query["options"].get(option)) for option in names]
+        ours, theirs = ({**MethodOptions().to_dict(), **made_by["options"]} for made_by in (reference, query))
+        return [(option, ours.get(option), theirs.get(option)) for option in sorted({*ours, *theirs} - _REDUNDANT)]
     if name == "model":
         if reference["model_fingerprint"] == query["model_fingerprint"]:
             return []

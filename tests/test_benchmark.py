@@ -9,7 +9,7 @@ import torch
 from conftest import read_demo
 from PIL import Image
 
-from benchmarks.accuracy import peers, solar
+from benchmarks.accuracy import large, peers, solar
 from benchmarks.accuracy.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.accuracy.datasets import split
 from benchmarks.accuracy.descriptors import default_descriptor, descriptor, statistics
@@ -180,6 +180,18 @@ def test_draws_and_tiles_are_those_of_the_library(cache, clothing, method, optio
     assert np.allclose(measured, library, rtol=5e-3, atol=2e-3)
 
 
+def test_a_larger_view_is_that_of_the_library(cache, method):
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut())
+    images = np.stack([prepare_image(photo.crop((x, 0, x + 256, 256)), 224) for x in (0, 128, 256)])
+    library = DiffPathV2(method.predictor, zoom=3).score_images(images).descriptor
+    measured = large.methods(method.predictor)
+    whole, both = (measured[name].features(images) for name in ("diffpath, default", "diffpath, zoom=3"))
+    assert np.allclose(both, library, rtol=5e-3, atol=2e-3)
+    assert np.array_equal(both[:, : whole.shape[1]], whole)
+
+
 def test_a_mirrored_draw_is_the_first_with_its_sign_changed(method):
     pair = Evaluations(method.predictor, draws=(0, "-0")).noise
     assert torch.equal(pair[1], -pair[0])
@@ -291,6 +303,26 @@ def test_a_corruption_is_fixed_by_its_seed_and_strong_ones_change_more(kind, clo
     # The severest elastic transform bends more and moves less, in CIFAR-10-C too
     assert change[0] > 0 and (change[4] > change[0] or kind == "elastic transform")
     assert np.array_equal(corrupt(clothing[:2], kind, 3), corrupt(clothing[:2], kind, 3))
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_large_picture_is_corrupted_over_the_lengths_of_imagenet_c(kind):
+    from skimage import data
+
+    picture = prepare_image(Image.fromarray(data.astronaut()), 224)
+    corrupted = corrupt(picture[None], kind, 3)[0]
+    assert corrupted.shape == picture.shape
+    change = np.abs(corrupted.astype(int) - picture).mean()
+    assert 4 < change < 110
+
+
+def test_blurs_reach_further_in_large_pictures():
+    for kind, small, large_ in (("defocus blur", 1, 6), ("motion blur", 4, 8), ("glass blur", 1, 2)):
+        for side, reach in ((32, small), (224, large_)):
+            dot = np.zeros((1, side, side, 3), np.uint8)
+            dot[:, side // 2, side // 2] = 255
+            rows, columns = np.nonzero(corrupt(dot, kind, 3)[0, :, :, 0])
+            assert max(np.abs(rows - side // 2).max(), np.abs(columns - side // 2).max()) >= reach
 
 
 def test_noise_and_contrast_have_the_strength_of_imagenet_c():

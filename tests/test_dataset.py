@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import diffpath
 from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
+from diffpath.images import load_image
 
 FAST = dict(num_timesteps=3, num_workers=2)
 
@@ -275,10 +276,25 @@ def test_the_paper_preset_has_no_profile_field(make_dataset):
     assert all(len(vector) == 6 for vector in dataset.values("diffpath_features"))
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(make_dataset, monkeypatch):
+def test_zoom_is_stored_beside_the_rest_and_scored_with_it(make_dataset):
+    dataset = make_dataset(demo_samples("photos", 6))
+    run = compute_diffpath(dataset, zoom=2, dtype="float32", progress=False, **FAST)
+    method = DiffPathV2(zoom=2, num_timesteps=3, dtype="float32")
+    expected = method.score_images([load_image(path, method.sides) for path in dataset.values("filepath")])
+    zoomed = np.array(dataset.values("diffpath_zoomed"))
+    np.testing.assert_allclose(zoomed, expected.zoomed, rtol=1e-3, atol=1e-4)
+    assert "larger, in tiles" in dataset.get_field("diffpath_zoomed").description
+    assert Image.open(dataset.first().diffpath_heatmap.map_path).size == (64, 64)
+    assert "zoomed" not in compute_diffpath(dataset, run_key="plain", progress=False, **FAST).fields
+    own = run.reference().detector
+    assert own.n_features_in_ == expected.descriptor.shape[1]
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeypatch):
     dataset = make_dataset(demo_samples("reference", 10), demo_samples("photos", 2))
     elsewhere = make_dataset(demo_samples("clean", 8))
-    arguments = dict(reference=elsewhere, batch_size=4, progress=False, dtype="float32", **FAST)
+    arguments = dict(reference=elsewhere, batch_size=4, progress=False, dtype="float32", zoom=zoom, **FAST)
     plain = compute_diffpath(dataset, run_key="plain", **arguments)
 
     real, seen = DiffPathV2.score_images, []

@@ -60,9 +60,9 @@ def test_model_options_are_asked_for_other_models_only_and_read_back(dataset):
     assert not names & set(form(dataset, advanced=True))
     assert names <= set(form(dataset, advanced=True, model="some/other"))
     chosen = dict(model="some/other", revision="v1", allow_pickle=False, compile=True, prediction_type="")
-    arguments = read_form(context(dataset, **chosen, tile=64, equalise_resampling=32))
+    arguments = read_form(context(dataset, **chosen, tile=64, equalise_resampling=32, zoom=3))
     assert arguments["model_options"] == {"revision": "v1", "compile": True}
-    assert arguments["tile"] == 64 and arguments["equalise_resampling"] == 32
+    assert (arguments["tile"], arguments["equalise_resampling"], arguments["zoom"]) == (64, 32, 3)
     assert "model_options" not in read_form(context(dataset))
     direct = read_form(context(dataset, model_options={"revision": "v2"}))  # as a delegated run from Python has it
     assert direct["model_options"] == {"revision": "v2"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import re
 import subprocess
 import sys
 import time
@@ -144,6 +145,13 @@ def test_the_estimate_uses_the_speed_of_an_earlier_run(dataset, operator):
     assert "rough guess" in text_of(form(dataset)["estimate"])
     operator(dataset, progress=False, **FAST)
     assert "earlier run" in text_of(form(dataset, run_key="next")["estimate"])
+
+
+def test_the_estimate_grows_with_what_costs_time(dataset):
+    """36 images at 10 evaluations and a guess of 200 a second: 2 s."""
+    guesses = [dict(), dict(num_timesteps=20), dict(num_noise_draws=3), dict(zoom=3)]
+    found = [re.search(r"about (\d+) s", text_of(form(dataset, **guess)["estimate"]))[1] for guess in guesses]
+    assert found == ["2", "4", "5", "18"]
 
 
 def test_calling_the_operator_from_python_gives_the_run(dataset, operator):

@@ -85,6 +85,14 @@ def test_a_model_moved_to_another_folder_and_a_preset_spelled_out_are_the_same()
     assert reference.checked(moved) is reference.detector
 
 
+def test_an_option_that_an_older_reference_does_not_name_had_its_default():
+    reference = Reference(AnomalyDetector().fit(samples(30, 0)), MADE_BY)
+    assert "zoom" not in MADE_BY["options"]
+    assert reference.checked({**MADE_BY, "options": {**MADE_BY["options"], "zoom": 1}}) is reference.detector
+    with pytest.raises(ReferenceSetError, match="its zoom is 1, here it is 2"):
+        reference.checked({**MADE_BY, "options": {**MADE_BY["options"], "zoom": 2}})
+
+
 def test_a_method_makes_a_reference_and_another_method_may_not_use_it(photos):
     method = DiffPathV2(num_timesteps=3, dtype="float32")
     reference = Reference.fit(method, photos)

@@ -131,6 +131,7 @@ def test_the_bundled_model_runs_above_its_training_size_with_maps_to_match(resol
         (dict(tile=64), "tile must be at most the resolution, got 64 of 32"),
         (dict(tile=32, tile_overlap=0.7), r"tile_overlap must be a fraction of a tile in \[0, 0.5\]"),
         (dict(equalise_resampling=0), "equalise_resampling must be a side in pixels"),
+        (dict(zoom=0), "zoom must be a whole number of at least 1"),
     ],
 )
 def test_impossible_tiles_are_refused_with_the_way_out(options, message):
@@ -160,3 +161,44 @@ def test_equal_resampling_takes_files_and_images_in_memory_the_same_way(photos, 
     direct = DiffPathV2(num_timesteps=2, dtype="float32").score_images(from_file)
     equalised = DiffPathV2(equalise_resampling=16, num_timesteps=2, dtype="float32").score_images(photos[0])
     np.testing.assert_allclose(equalised.descriptor, direct.descriptor, rtol=1e-5, atol=1e-6)
+
+
+def test_zoom_puts_the_larger_image_in_tiles_beside_the_whole(photos):
+    options = dict(num_timesteps=2, dtype="float32", device="cpu")
+    method = DiffPathV2(zoom=2, **options)
+    assert method.sides == (64,) and [view.side for view in method.views] == [32, 64]
+    result = method.score_images(photos[:3])
+
+    larger = [prepare_image(photo, 64) for photo in photos[:3]]
+    whole = DiffPathV2(**options).score_images([prepare_image(image, 32) for image in larger])
+    tiled = DiffPathV2(resolution=64, tile=32, tile_overlap=0, **options).score_images(larger)
+    same = dict(rtol=1e-4, atol=1e-5)
+    for name in ("features", "profile", "statistics"):
+        np.testing.assert_allclose(getattr(result, name), getattr(whole, name), **same)
+    np.testing.assert_allclose(result.zoomed, tiled.descriptor, **same)
+    np.testing.assert_allclose(result.descriptor, np.hstack([whole.descriptor, tiled.descriptor]), **same)
+    for name in ("heatmaps", "error_maps"):
+        np.testing.assert_allclose(getattr(result, name), getattr(tiled, name), **same)
+
+    assert method.score_images([]).descriptor.shape == (0, result.descriptor.shape[1])
+    assert method.score_images([]).heatmaps.shape == (0, 64, 64)
+
+
+def test_zoom_sees_damage_that_a_small_image_hides(large_photo):
+    """A checkerboard of single pixels at 64×64 is an even grey at 32×32."""
+    image = prepare_image(large_photo, 64)
+    fine = np.indices((64, 64)).sum(0) % 2 * 24 - 12
+    damaged = np.clip(image.astype(int) + fine[:, :, None], 0, 255).astype(np.uint8)
+    result = DiffPathV2(zoom=2, num_timesteps=3, dtype="float32").score_images([image, damaged])
+    length = result.descriptor.shape[1] - result.zoomed.shape[1]
+    whole, larger = result.descriptor[:, :length], result.zoomed
+    moved = np.abs(np.diff(larger, axis=0)).max(), np.abs(np.diff(whole, axis=0)).max()
+    assert moved[0] > 5 * moved[1]
+
+
+def test_zoom_of_a_latent_model(tmp_path, photos):
+    unet = tiny.unet(in_channels=4, out_channels=4, sample_size=8)
+    tiny.write(tmp_path, unet, diffusers.DDPMScheduler(), space=("vae", tiny.autoencoder()))
+    result = DiffPathV2(str(tmp_path), dtype="float32", num_timesteps=2, resolution=16, zoom=2).score_images(photos[:1])
+    assert result.heatmaps.shape == (1, 32, 32) and result.zoomed.shape[1] * 2 == result.descriptor.shape[1]
+    assert np.isfinite(result.descriptor).all()

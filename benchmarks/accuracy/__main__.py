@@ -4,6 +4,8 @@
     python -m benchmarks.accuracy pairs          # all ordered pairs, every method
     python -m benchmarks.accuracy ablations      # development sets only
     python -m benchmarks.accuracy corruptions
+    python -m benchmarks.accuracy large-pairs    # pictures larger than the model, with zoom and without
+    python -m benchmarks.accuracy large-corruptions --severities 3
     python -m benchmarks.accuracy solar
     python -m benchmarks.accuracy localisation
     python -m benchmarks.accuracy all            # all of these
@@ -39,6 +41,8 @@ COMMANDS = {
     "paper": runs.paper,
     "ablations": runs.ablations,
     "corruptions": runs.corruptions,
+    "large-pairs": runs.large_pairs,
+    "large-corruptions": runs.large_corruptions,
     "solar": runs.solar,
     "localisation": runs.localisation,
 }

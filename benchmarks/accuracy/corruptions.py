@@ -1,11 +1,12 @@
-"""The fifteen corruptions of ImageNet-C (arXiv 1903.12261) at 32×32, in five severities.
+"""The fifteen corruptions of ImageNet-C (arXiv 1903.12261) for pictures of about 32 or 224 pixels, in five severities.
 
 Strengths that do not depend on the picture's size (noise, contrast, brightness, JPEG
 quality, …) are those of ImageNet-C. Lengths (blur radius, motion, zoom, elastic and glass
-displacement) are those that the same authors use for 32×32 pictures in CIFAR-10-C. Frost
-lays on crystals grown from ridged noise, where the authors lay on photographs of frost.
+displacement) are ImageNet-C's from ``FULL_SIZE`` pixels on, and below those that the same
+authors use for 32×32 pictures in CIFAR-10-C. Frost lays on crystals grown from ridged
+noise, where the authors lay on photographs of frost.
 
-Each is a function of a float image ``(32, 32, 3)`` in [0, 1], a severity in 1…5 and a
+Each is a function of a square float image ``(H, H, 3)`` in [0, 1], a severity in 1…5 and a
 NumPy generator.
 """
 
@@ -16,6 +17,7 @@ from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter, map_coordinates, zoom
 
 SEVERITIES = (1, 2, 3, 4, 5)
+FULL_SIZE = 112  # pixels, from which a picture counts as one of 224 and not of 32
 
 
 def gaussian_noise(x, severity, chance):
@@ -34,15 +36,24 @@ def impulse_noise(x, severity, chance):
 
 
 def defocus_blur(x, severity, chance):
-    radius, soft = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[severity - 1]
-    grid = np.arange(-8, 9)
+    radius, soft = _by_size(
+        x,
+        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    )[severity - 1]
+    reach = max(8, radius)
+    grid = np.arange(-reach, reach + 1)
     disk = (grid[:, None] ** 2 + grid**2 <= radius**2).astype(float)
     disk = gaussian_filter(disk / disk.sum(), soft, radius=1)
     return convolve(x, disk[:, :, None], mode="nearest")
 
 
 def glass_blur(x, severity, chance):
-    soft, reach, times = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[severity - 1]
+    soft, reach, times = _by_size(
+        x,
+        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    )[severity - 1]
     x = _blur(x, soft)
     for _ in range(times):
         for row in range(len(x) - reach - 1, reach - 1, -1):
@@ -54,13 +65,21 @@ def glass_blur(x, severity, chance):
 
 
 def motion_blur(x, severity, chance):
-    length, soft = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
+    length, soft = _by_size(
+        x,
+        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    )[severity - 1]
     return _move(x, length, soft, chance.uniform(-45, 45))
 
 
 def zoom_blur(x, severity, chance):
-    furthest = (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1]
-    layers = [_enlarge(x, factor) for factor in np.arange(1, furthest, 0.01)]
+    furthest, step = _by_size(
+        x,
+        ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+        ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+    )[severity - 1]
+    layers = [_enlarge(x, factor) for factor in np.arange(1, furthest, step)]
     return (x + sum(layers)) / (1 + len(layers))
 
 
@@ -112,12 +131,10 @@ def contrast(x, severity, chance):
 
 def elastic_transform(x, severity, chance):
     side = len(x)
-    strength, smooth, affine = (
-        (0, 0, 0.08),
-        (0.05, 0.2, 0.07),
-        (0.08, 0.06, 0.06),
-        (0.1, 0.04, 0.05),
-        (0.1, 0.03, 0.03),
+    strength, smooth, affine = _by_size(
+        x,
+        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+        ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
     )[severity - 1]
     corners = np.array([[side / 3, side / 3], [2 * side / 3, side / 3], [side / 3, 2 * side / 3]])
     moved = corners + chance.uniform(-affine * side, affine * side, corners.shape)
@@ -164,10 +181,15 @@ CORRUPTIONS = {
 
 
 def corrupt(images, kind, severity, seed=0):
-    """Corrupted copies of uint8 images ``(N, 32, 32, 3)``; the seed and the kind fix all that is random."""
+    """Corrupted copies of uint8 images ``(N, H, H, 3)``; the seed and the kind fix all that is random."""
     chance = np.random.default_rng([seed, severity, list(CORRUPTIONS).index(kind)])
     changed = [np.clip(CORRUPTIONS[kind](image / 255, severity, chance), 0, 1) for image in images]
     return np.round(np.stack(changed) * 255).astype(np.uint8)
+
+
+def _by_size(x, small, full):
+    """The lengths for pictures of about 32 pixels, or for those of about 224."""
+    return full if len(x) >= FULL_SIZE else small
 
 
 def _blur(x, sigma):

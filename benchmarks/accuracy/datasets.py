@@ -5,6 +5,9 @@ another by how it was made small, **every** picture of every set is averaged dow
 (box filter) and then enlarged to the model's 32×32 by ``diffpath.images``, as a user's
 28×28 picture would be. Transparent pictures lie on white, as diffpath puts them.
 
+Sets whose sources are larger are also made three times as large by the same steps, 84×84
+to 96×96, and some are kept at 224×224, the size that ImageNet-C's corruptions are made for.
+
 Development sets, on which defaults may be chosen, and test sets, which were run once after
 the defaults had been fixed, are kept apart in ``DEVELOPMENT`` and ``TEST``. The bundled
 model was trained on none of these pictures.
@@ -27,6 +30,8 @@ from diffpath.images import prepare_image
 from .packages import cache_folder, fetch
 
 NATIVE_SIDE, SIDE = 28, 32
+ZOOM = 3  # how much larger the pictures of ``load_large_set`` are
+FULL_SIDE = 224
 POOL = 300  # images of a set; every seed splits the same pool
 SHARES = {"fit": 0.5, "calibration": 0.2, "test": 0.3}
 LEAST_CONTRAST = 10  # of a crop: standard deviation of the grey levels
@@ -177,17 +182,35 @@ SETS = {
 }
 DEVELOPMENT = ("clothing", "solar cells", "textures", "drawings", "emoji", "photos")
 TEST = ("animals", "digits", "game textures", "objects")
+SMALL = ("clothing", "animals", "digits")  # 28×28 in their sources
 
 
 def load_set(name, pool=POOL):
     """The first ``pool`` different pictures of a set, from the cache if they were made before."""
-    path = cache_folder() / "sets" / f"{name.replace(' ', '-')}-{pool}.npz"
+    return _load(name, name, pool, 0, make_small)
+
+
+def load_large_set(name, pool=POOL):
+    """The same of pictures that are large enough, three times as large: uint8 ``(N, 96, 96, 3)``."""
+    return _load(name, f"{name} at {ZOOM * SIDE}", pool, ZOOM * NATIVE_SIDE, lambda image: make_small(image, ZOOM))
+
+
+def load_full_set(name, pool=POOL):
+    """The same of pictures of at least 224 pixels, as diffpath resizes them: uint8 ``(N, 224, 224, 3)``."""
+    return _load(name, f"{name} at {FULL_SIDE}", pool, FULL_SIDE, lambda image: prepare_image(image, FULL_SIDE))
+
+
+def _load(name, title, pool, least, prepare):
+    """The first ``pool`` different pictures of a set that are ``least`` pixels wide and high, each prepared."""
+    path = cache_folder() / "sets" / f"{title.replace(' ', '-')}-{pool}.npz"
     if path.is_file():
         with np.load(path) as stored:
             return ImageSet(stored["images"], stored["sources"])
     images, sources, seen = [], [], set()
     for picture in SETS[name]():
-        image = make_small(picture.image)
+        if min(picture.image.size) < least:
+            continue
+        image = prepare(picture.image)
         if image.tobytes() not in seen:
             seen.add(image.tobytes())
             images.append(image)
@@ -214,10 +237,11 @@ def solar_cell_types(sources):
     return np.array([types[source] for source in sources])
 
 
-def make_small(image):
-    """The one resampling of every set: averaged down to 28×28, then enlarged to 32×32 as diffpath does."""
+def make_small(image, times=1):
+    """The one resampling of every set: averaged down to 28×28, then enlarged to 32×32 as diffpath does; or k times."""
     rgb = Image.fromarray(prepare_image(image, max(image.size)))  # on white, and square
-    return prepare_image(rgb.resize((NATIVE_SIDE, NATIVE_SIDE), Image.Resampling.BOX), SIDE)
+    small = rgb.resize((times * NATIVE_SIDE, times * NATIVE_SIDE), Image.Resampling.BOX)
+    return prepare_image(small, times * SIDE)
 
 
 def split(sources, seed):

@@ -26,7 +26,7 @@ def write_pairs(folder, title, rows, provenance):
     """
     sums = _sums(rows)
     sets = list(next(iter(sums.values()))["auroc"]["by_set"])
-    lines = [f"# {title.capitalize()}", "", *_provenance_lines(provenance), ""]
+    lines = [f"# {title.replace('-', ' ').capitalize()}", "", *_provenance_lines(provenance), ""]
     lines += [
         "| method | evaluations | average AUROC | minimum | AUPR anomalies / normal | FPR@95 | "
         + " | ".join(sets)
@@ -81,13 +81,13 @@ def write_paper(folder, title, rows, not_run, provenance):
     _write_rows(folder, title, lines, rows, sums, {"provenance": provenance, "not_run": named})
 
 
-def write_corruptions(folder, rows, counts, provenance):
-    """``corruptions.md`` and ``.json``: rows (set, kind, severity, method) -> metrics of corrupted images.
+def write_corruptions(folder, title, rows, counts, provenance):
+    """``title.md`` and ``.json``: rows (set, kind, severity, method) -> metrics of corrupted images.
 
     ``counts`` says how many of them, by severity.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# Corruptions", "", *_provenance_lines(provenance), ""]
+    lines = [f"# {title.replace('-', ' ').capitalize()}", "", *_provenance_lines(provenance), ""]
     sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
     for severity in sorted(severities):
         lines += [f"## Severity {severity}, AUROC, {counts[severity]} images of each kind", ""]
@@ -101,9 +101,9 @@ def write_corruptions(folder, rows, counts, provenance):
                     cells = " | ".join(f"{value:.3f}" for value in values)
                     lines.append(f"| {inside} | {method} | **{np.mean(values):.3f}** | {cells} |")
         lines.append("")
-    (folder / "corruptions.md").write_text("\n".join(lines))
+    (folder / f"{title}.md").write_text("\n".join(lines))
     stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
-    (folder / "corruptions.json").write_text(
+    (folder / f"{title}.json").write_text(
         json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
 

@@ -1,17 +1,18 @@
 """The benchmark's commands: each computes its results, and writes tables, JSON and figures."""
 
 import shlex
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
+from . import large, report
 from . import localisation as places
 from . import paper as papers
-from . import report
 from . import solar as cells
 from .corruptions import CORRUPTIONS, corrupt
-from .datasets import DEVELOPMENT, POOL, SETS, TEST, load_set, split
+from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, load_full_set, load_large_set, load_set, split
 from .evaluations import Evaluations, load_predictor
 from .given import load_folder, load_zoo
 from .methods import ABLATIONS, METHODS
@@ -38,8 +39,8 @@ def fetch(arguments):
 def pairs(arguments):
     """All ordered pairs of the chosen sets, every method."""
     evaluations = Evaluations(load_predictor(arguments.model))
-    sets, splits = _sets(arguments)
-    rows = _rows(arguments, evaluations, sets, splits, permutations(sets, 2))
+    sets = _sets(arguments)
+    rows = _rows(arguments, _chosen(arguments, evaluations), sets, permutations(sets, 2))
     title = "pairs" if arguments.sets == "development" else "pairs-all"
     title = _title(title, arguments, POOL)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
@@ -55,7 +56,8 @@ def paper(arguments):
         made, parts = papers.read_set(name, paths, count, arguments.seeds, evaluations.resolution)
         sets[papers.NAMES[name]] = made
         splits |= {(papers.NAMES[name], seed): part for seed, part in parts.items()}
-    rows = _rows(arguments, evaluations, sets, splits, _named(papers.runnable(files)))
+    pairs = _named(papers.runnable(files))
+    rows = _rows(arguments, _chosen(arguments, evaluations), sets, pairs, splits)
     provenance = _provenance(arguments, evaluations, sets)
     for name, paths in files.items():
         provenance["sets"][papers.NAMES[name]]["used"] = papers.description(paths, count)
@@ -67,8 +69,8 @@ def ablations(arguments):
     """What each part of the method contributes, on the development sets."""
     base = load_predictor(arguments.model)
     arguments.sets = "development"
-    sets, splits = _sets(arguments)
-    rows = {}
+    sets = _sets(arguments)
+    splits, rows = _splits(arguments, sets), {}
     for name, ablation in ABLATIONS.items():
         if name != "default" and (ablation.group not in arguments.groups or name in arguments.leave_out):
             continue
@@ -84,27 +86,52 @@ def ablations(arguments):
 
 def corruptions(arguments):
     """Clean against corrupted test images, by kind and severity, for the first split."""
-    arguments.seeds = [0]
     evaluations = Evaluations(load_predictor(arguments.model))
     sets = {name: load_set(name) for name in CORRUPTED_SETS}
+    methods = {name: _on_images(METHODS[name], evaluations) for name in CORRUPTED_METHODS}
+    _corruptions(arguments, "corruptions", sets, methods, evaluations)
+
+
+def large_pairs(arguments):
+    """All ordered pairs of the sets whose pictures are larger than the model, small and with a larger view."""
+    names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
+    sets = {name: load_large_set(name).first(_count(arguments, POOL)) for name in names if name not in SMALL}
+    predictor = load_predictor(arguments.model)
+    rows = _rows(arguments, large.methods(predictor), sets, permutations(sets, 2))
+    title = "large-pairs" if arguments.sets == "development" else "large-pairs-all"
+    title = _title(title, arguments, POOL)
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(predictor), sets))
+
+
+def large_corruptions(arguments):
+    """The same as ``corruptions``, of pictures of 224 pixels."""
+    predictor = load_predictor(arguments.model)
+    sets = {name: load_full_set(name) for name in large.CORRUPTED_SETS}
+    _corruptions(arguments, "large-corruptions", sets, large.methods(predictor), Evaluations(predictor))
+
+
+def _corruptions(arguments, title, sets, methods, evaluations):
+    arguments.seeds = [0]
     rows = {}
     for inside, made in sets.items():
         parts = split(made.sources, 0)
         fitted = {}
-        for name in CORRUPTED_METHODS:
-            features = METHODS[name].features(evaluations, made.images)
-            detector = METHODS[name].detector(0).fit(features[parts["fit"]])
+        for name, method in methods.items():
+            features = method.features(made.images)
+            detector = method.detector(0).fit(features[parts["fit"]])
             fitted[name] = detector, detector.score_samples(features[parts["test"]])
         for severity in _middle_first(arguments.severities):
             clean = made.images[parts["test"]][: CORRUPTED_COUNT[severity]]
             for kind in CORRUPTIONS:
                 corrupted = corrupt(clean, kind, severity)
                 for name, (detector, normal) in fitted.items():
-                    scores = detector.score_samples(METHODS[name].features(evaluations, corrupted))
+                    scores = detector.score_samples(methods[name].features(corrupted))
                     rows[inside, kind, severity, name] = metrics(normal, scores)
-            average = np.mean([rows[inside, kind, severity, CORRUPTED_METHODS[0]]["auroc"] for kind in CORRUPTIONS])
-            print(f"{inside}, severity {severity}: {CORRUPTED_METHODS[0]} {average:.3f}", flush=True)
-            report.write_corruptions(arguments.output, rows, CORRUPTED_COUNT, _provenance(arguments, evaluations, sets))
+            for name in methods:
+                average = np.mean([rows[inside, kind, severity, name]["auroc"] for kind in CORRUPTIONS])
+                print(f"{inside}, severity {severity}: {name} {average:.3f}", flush=True)
+            provenance = _provenance(arguments, evaluations, sets)
+            report.write_corruptions(arguments.output, title, rows, CORRUPTED_COUNT, provenance)
 
 
 def solar(arguments):
@@ -128,21 +155,31 @@ def localisation(arguments):
     report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
-def _rows(arguments, evaluations, sets, splits, pairs):
-    """The rows of a table of pairs: every method that was asked for."""
+def _rows(arguments, methods, sets, pairs, splits=None):
+    """The rows of a table of pairs: every method, by name."""
     pairs, rows = list(pairs), {}
-    for name in arguments.methods:
-        method = METHODS[name]
-        features = {key: _features(method, evaluations, made.images) for key, made in sets.items()}
+    splits = splits or _splits(arguments, sets)
+    for name, method in methods.items():
+        features = {key: _features(method, made.images) for key, made in sets.items()}
         results = run_pairs(features, splits, method.detector, pairs, arguments.seeds)
         rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
     return rows
 
 
-def _features(method, evaluations, images):
+def _chosen(arguments, evaluations):
+    """The methods that were asked for, by name."""
+    return {name: _on_images(METHODS[name], evaluations) for name in arguments.methods}
+
+
+def _on_images(method, evaluations):
+    """A method whose features take images alone."""
+    return method._replace(features=partial(method.features, evaluations))
+
+
+def _features(method, images):
     parts = [images[k : k + _AT_ONCE] for k in range(0, len(images), _AT_ONCE)]
-    return np.concatenate([method.features(evaluations, part) for part in parts])
+    return np.concatenate([method.features(part) for part in parts])
 
 
 def _named(pairs):
@@ -166,8 +203,11 @@ def _sets(arguments):
         sets[name] = load_folder(folder)
     for name in arguments.zoo:
         sets[name] = load_zoo(name)
-    splits = {(name, seed): split(made.sources, seed) for name, made in sets.items() for seed in arguments.seeds}
-    return sets, splits
+    return sets
+
+
+def _splits(arguments, sets):
+    return {(name, seed): split(made.sources, seed) for name, made in sets.items() for seed in arguments.seeds}
 
 
 def _provenance(arguments, evaluations, sets):

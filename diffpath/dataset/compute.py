@@ -49,6 +49,7 @@ def compute_diffpath(
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
     ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that rank and filter by them.
+    With ``zoom``, what the larger view adds to the descriptor is in ``K_zoomed``.
     With ``embeddings``, ``K_score`` is the fused score, by which everything ranks and
     flags, and its parts are in ``K_diffusion_score`` and ``K_embedding_score``. A run that
     was interrupted goes on when it is called again with the same arguments.

@@ -93,6 +93,7 @@ def new_config(run_key, *, made_by, heatmaps, folder):
             heatmaps=heatmaps,
             profile=options["use_profile"],
             statistics=options["use_statistics"],
+            zoomed=options["zoom"] > 1,
             embeddings="embeddings" in made_by,
         ),
         "views": view_names(run_key),

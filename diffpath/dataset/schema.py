@@ -15,6 +15,7 @@ _FIELD_TYPES = {
     "features": (fo.VectorField, {}),
     "profile": (fo.VectorField, {}),
     "statistics": (fo.VectorField, {}),
+    "zoomed": (fo.VectorField, {}),
     **{kind: (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Heatmap}) for kind in MAPS},
     "error": (fo.StringField, {}),
 }
@@ -33,6 +34,7 @@ _DESCRIPTIONS = {
     "statistics": "For each timestep, one kind after the other: mean score error relative to its size, its "
     "correlation over 4 pixels, mean 1 - SSIM with its standard constants; then the error's logarithmic size in each "
     "quadrant, and its power in bands of spatial frequency",
+    "zoomed": "Features, profile and statistics, as far as the run has them, of the image seen larger, in tiles",
     "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
     "{:g} to {:g}".format(*MAPS["heatmap"].scale),
     "error_map": "Size of the score error around each pixel, on a logarithmic scale where 0 is a thousandth of the "
@@ -46,10 +48,10 @@ _FUSED_SCORE = (
 )
 
 
-def field_names(run_key, *, heatmaps, profile, statistics, embeddings):
+def field_names(run_key, *, heatmaps, profile, statistics, zoomed, embeddings):
     """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
     parts = dict.fromkeys(("diffusion_score", "embedding_score"), embeddings)
-    wanted = {**dict.fromkeys(MAPS, heatmaps), "profile": profile, "statistics": statistics, **parts}
+    wanted = {**dict.fromkeys(MAPS, heatmaps), "profile": profile, "statistics": statistics, "zoomed": zoomed, **parts}
     return {kind: f"{run_key}_{kind}" for kind in _FIELD_TYPES if wanted.get(kind, True)}
 
 

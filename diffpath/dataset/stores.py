@@ -8,7 +8,7 @@ import numpy as np
 from .maps import MAPS, map_folder, write_map
 
 # The method's descriptor is these, one after the other, as far as the run has them
-_DESCRIPTOR_PARTS = ("features", "profile", "statistics")
+_DESCRIPTOR_PARTS = ("features", "profile", "statistics", "zoomed")
 
 
 class FieldStore:

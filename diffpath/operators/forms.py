@@ -10,7 +10,7 @@ from ..dataset.embeddings import embedding_fields
 from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
-from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions
+from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions, evaluations_per_image
 from .choices import runs_by_status
 
 # Form defaults do not reach callers from Python, so that this table serves both
@@ -41,6 +41,7 @@ _EXISTING = {
     DAMAGED: ("has lost fields", "What is left of it is of no use."),
 }
 _METHOD_OPTIONS = tuple(field.name for field in fields(MethodOptions))
+_COSTLY = ("num_timesteps", "num_noise_draws", "zoom")
 _TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
 _EVALUATIONS_PER_SECOND = 200  # of the bundled model on two CPU cores, until a run has been timed here
@@ -357,6 +358,14 @@ def _add_advanced(ctx, inputs):
         description="Side in pixels of the tiles in which a larger resolution is seen; empty for whole images",
     )
     inputs.int(
+        "zoom",
+        default=1,
+        min=1,
+        label="Zoom",
+        description="From 2 on, also see each image that many times larger, in tiles: finds what is lost when a large "
+        "image is made small, in 1 + zoom² times the time",
+    )
+    inputs.int(
         "equalise_resampling",
         default=None,
         min=1,
@@ -383,8 +392,7 @@ def _add_estimate(ctx, inputs):
     if not count:
         inputs.view("estimate", types.Warning(label="There are no images in this view"))
         return
-    evaluations = ctx.params.get("num_timesteps") or MethodOptions.num_timesteps
-    evaluations *= ctx.params.get("num_noise_draws") or MethodOptions.num_noise_draws
+    evaluations = evaluations_per_image(*(ctx.params.get(name) or getattr(MethodOptions, name) for name in _COSTLY))
     model = ctx.params.get("model", DEFAULTS["model"])
     measured = _measured_evaluations_per_second(ctx.dataset, model)
     if not measured and model != DEFAULTS["model"]:
@@ -404,8 +412,8 @@ def _measured_evaluations_per_second(dataset, model):
     for run_key in reversed(dataset.list_runs(method=METHOD)):
         config = dataset.get_run_info(run_key).config.serialize()
         if config.get("status") == COMPLETE and config["made_by"]["model"] == model and config.get("images_per_second"):
-            options = config["made_by"]["options"]
-            return config["images_per_second"] * options["num_timesteps"] * options["num_noise_draws"]
+            options = {**MethodOptions().to_dict(), **config["made_by"]["options"]}
+            return config["images_per_second"] * evaluations_per_image(*(options[name] for name in _COSTLY))
     return None
 
 

@@ -1,0 +1,61 @@
+"""What pictures larger than the model lose when they are made small, and what ``zoom`` brings back.
+
+Every method sees the same pictures. diffpath brings them to 96×96, sees them in nine tiles,
+and makes its whole view of 32×32 from that, as ``DiffPathV2(zoom=3)`` does; the frozen
+network sees them at its own 112×112, or made small first.
+"""
+
+import numpy as np
+
+from diffpath.images import prepare_image
+
+from . import peers
+from .datasets import SIDE, ZOOM
+from .descriptors import default_descriptor
+from .evaluations import Evaluations
+from .methods import METHODS, Method, density
+
+CORRUPTED_SETS = ("solar cells", "drawings", "photos")
+
+
+LARGE = ZOOM * SIDE
+_FROZEN_SIDE = 112
+
+
+def methods(predictor):
+    """The rows of the tables, by name.
+
+    Returns:
+        :class:`benchmarks.accuracy.methods.Method` by name; its features take images alone, uint8 ``(N, H, W, 3)``
+        of 96 pixels or more
+    """
+    whole, tiled = Evaluations(predictor), Evaluations(predictor, resolution=LARGE, tile=SIDE)
+    frozen = METHODS["frozen features"].detector
+
+    def small_view(images):
+        return default_descriptor(whole, resized(images, LARGE, SIDE))
+
+    def large_view(images):
+        return default_descriptor(tiled, resized(images, LARGE))
+
+    def both(images):
+        return np.hstack([small_view(images), large_view(images)])
+
+    seen = 10 * ZOOM**2
+    return {
+        "diffpath, default": Method(10, small_view, density, "diffpath"),
+        f"diffpath, zoom={ZOOM}": Method(10 + seen, both, density, "diffpath"),
+        f"diffpath, {LARGE} pixels in tiles": Method(seen, large_view, density, "diffpath"),
+        "frozen features": Method(
+            0, lambda images: peers.frozen_features(resized(images, _FROZEN_SIDE)), frozen, "floor"
+        ),
+        f"frozen features of {SIDE} pixels": Method(
+            0, lambda images: peers.frozen_features(resized(images, LARGE, SIDE)), frozen, "floor"
+        ),
+        "image quality": Method(0, peers.image_quality, METHODS["image quality"].detector, "floor"),
+    }
+
+
+def resized(images, *sides):
+    """uint8 images ``(N, H, W, 3)`` brought to these sides, one after the other, as the library does."""
+    return np.stack([prepare_image(image, sides) for image in images])
