@@ -317,8 +317,8 @@ def test_a_large_picture_is_corrupted_over_the_lengths_of_imagenet_c(kind):
 
 
 def test_blurs_reach_further_in_large_pictures():
-    for kind, small, large_ in (("defocus blur", 1, 6), ("motion blur", 4, 8), ("glass blur", 1, 2)):
-        for side, reach in ((32, small), (224, large_)):
+    for kind, small, full in (("defocus blur", 1, 6), ("motion blur", 4, 8), ("glass blur", 1, 2)):
+        for side, reach in ((32, small), (224, full)):
             dot = np.zeros((1, side, side, 3), np.uint8)
             dot[:, side // 2, side // 2] = 255
             rows, columns = np.nonzero(corrupt(dot, kind, 3)[0, :, :, 0])

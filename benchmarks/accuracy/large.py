@@ -5,6 +5,8 @@ and makes its whole view of 32×32 from that, as ``DiffPathV2(zoom=3)`` does; th
 network sees them at its own 112×112, or made small first.
 """
 
+from functools import partial
+
 import numpy as np
 
 from diffpath.images import prepare_image
@@ -16,36 +18,40 @@ from .evaluations import Evaluations
 from .methods import METHODS, Method, density
 
 CORRUPTED_SETS = ("solar cells", "drawings", "photos")
-
-
 LARGE = ZOOM * SIDE
 _FROZEN_SIDE = 112
+_EVALUATIONS = 10
 
 
-def methods(predictor):
+def methods(predictor, zooms=(ZOOM,)):
     """The rows of the tables, by name.
 
     Returns:
         :class:`benchmarks.accuracy.methods.Method` by name; its features take images alone, uint8 ``(N, H, W, 3)``
         of 96 pixels or more
     """
-    whole, tiled = Evaluations(predictor), Evaluations(predictor, resolution=LARGE, tile=SIDE)
+    whole = Evaluations(predictor)
+    tiled = {zoom: Evaluations(predictor, resolution=zoom * SIDE, tile=SIDE) for zoom in zooms}
     frozen = METHODS["frozen features"].detector
 
-    def small_view(images):
-        return default_descriptor(whole, resized(images, LARGE, SIDE))
+    def small_view(images, by=LARGE):
+        return default_descriptor(whole, resized(images, by, SIDE))
 
-    def large_view(images):
-        return default_descriptor(tiled, resized(images, LARGE))
+    def large_view(images, zoom=ZOOM):
+        return default_descriptor(tiled[zoom], resized(images, zoom * SIDE))
 
-    def both(images):
-        return np.hstack([small_view(images), large_view(images)])
+    def both(images, zoom):
+        return np.hstack([small_view(images, zoom * SIDE), large_view(images, zoom)])
 
-    seen = 10 * ZOOM**2
     return {
-        "diffpath, default": Method(10, small_view, density, "diffpath"),
-        f"diffpath, zoom={ZOOM}": Method(10 + seen, both, density, "diffpath"),
-        f"diffpath, {LARGE} pixels in tiles": Method(seen, large_view, density, "diffpath"),
+        "diffpath, default": Method(_EVALUATIONS, small_view, density, "diffpath"),
+        **{
+            f"diffpath, zoom={zoom}": Method(
+                _EVALUATIONS * (1 + zoom**2), partial(both, zoom=zoom), density, "diffpath"
+            )
+            for zoom in zooms
+        },
+        f"diffpath, {LARGE} pixels in tiles": Method(_EVALUATIONS * ZOOM**2, large_view, density, "diffpath"),
         "frozen features": Method(
             0, lambda images: peers.frozen_features(resized(images, _FROZEN_SIDE)), frozen, "floor"
         ),

@@ -12,7 +12,7 @@ from . import localisation as places
 from . import paper as papers
 from . import solar as cells
 from .corruptions import CORRUPTIONS, corrupt
-from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, load_full_set, load_large_set, load_set, split
+from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, ZOOM, load_full_set, load_large_set, load_set, split
 from .evaluations import Evaluations, load_predictor
 from .given import load_folder, load_zoo
 from .methods import ABLATIONS, METHODS
@@ -97,7 +97,7 @@ def large_pairs(arguments):
     names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
     sets = {name: load_large_set(name).first(_count(arguments, POOL)) for name in names if name not in SMALL}
     predictor = load_predictor(arguments.model)
-    rows = _rows(arguments, large.methods(predictor), sets, permutations(sets, 2))
+    rows = _rows(arguments, large.methods(predictor, zooms=(2, ZOOM)), sets, permutations(sets, 2))
     title = "large-pairs" if arguments.sets == "development" else "large-pairs-all"
     title = _title(title, arguments, POOL)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(predictor), sets))
