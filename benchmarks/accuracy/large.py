@@ -23,8 +23,13 @@ _FROZEN_SIDE = 112
 _EVALUATIONS = 10
 
 
-def methods(predictor, zooms=(ZOOM,)):
+def methods(predictor, zooms=(ZOOM,), draws=()):
     """The rows of the tables, by name.
+
+    Args:
+        predictor: the base model
+        zooms: how many times larger the second view is
+        draws: of noise, for the small view at the cost of a larger one
 
     Returns:
         :class:`benchmarks.accuracy.methods.Method` by name; its features take images alone, uint8 ``(N, H, W, 3)``
@@ -32,10 +37,11 @@ def methods(predictor, zooms=(ZOOM,)):
     """
     whole = Evaluations(predictor)
     tiled = {zoom: Evaluations(predictor, resolution=zoom * SIDE, tile=SIDE) for zoom in zooms}
+    drawn = {count: Evaluations(predictor, draws=tuple(range(count))) for count in draws}
     frozen = METHODS["frozen features"].detector
 
-    def small_view(images, by=LARGE):
-        return default_descriptor(whole, resized(images, by, SIDE))
+    def small_view(images, by=LARGE, evaluations=whole):
+        return default_descriptor(evaluations, resized(images, by, SIDE))
 
     def large_view(images, zoom=ZOOM):
         return default_descriptor(tiled[zoom], resized(images, zoom * SIDE))
@@ -50,6 +56,12 @@ def methods(predictor, zooms=(ZOOM,)):
                 _EVALUATIONS * (1 + zoom**2), partial(both, zoom=zoom), density, "diffpath"
             )
             for zoom in zooms
+        },
+        **{
+            f"diffpath, {count} draws of noise": Method(
+                _EVALUATIONS * count, partial(small_view, evaluations=drawn[count]), density, "diffpath"
+            )
+            for count in draws
         },
         f"diffpath, {LARGE} pixels in tiles": Method(_EVALUATIONS * ZOOM**2, large_view, density, "diffpath"),
         "frozen features": Method(

@@ -97,7 +97,8 @@ def large_pairs(arguments):
     names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
     sets = {name: load_large_set(name).first(_count(arguments, POOL)) for name in names if name not in SMALL}
     predictor = load_predictor(arguments.model)
-    rows = _rows(arguments, large.methods(predictor, zooms=(2, ZOOM)), sets, permutations(sets, 2))
+    methods = large.methods(predictor, zooms=(2, ZOOM), draws=(1 + ZOOM**2,))
+    rows = _rows(arguments, methods, sets, permutations(sets, 2))
     title = "large-pairs" if arguments.sets == "development" else "large-pairs-all"
     title = _title(title, arguments, POOL)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(predictor), sets))
@@ -138,7 +139,7 @@ def solar(arguments):
     """Functional against defective solar cells, at several resolutions, whole and tiled."""
     predictor = load_predictor(arguments.model)
     rows = {}
-    for views, counts in ((["32"], arguments.most_cells), (arguments.views, arguments.cells)):
+    for views, counts in ((arguments.most_views, arguments.most_cells), (arguments.views, arguments.cells)):
         for (view, reading), row in cells.measure(predictor, views, *counts, arguments.seeds).items():
             rows[view, tuple(counts), reading] = row
             figures = "   ".join(f"{np.mean(row[part]):.3f}" for part in ("development", "test"))
