@@ -139,7 +139,7 @@ def solar(arguments):
     """Functional against defective solar cells, at several resolutions, whole and tiled."""
     predictor = load_predictor(arguments.model)
     rows = {}
-    for views, counts in ((arguments.most_views, arguments.most_cells), (arguments.views, arguments.cells)):
+    for views, counts in ((["32"], arguments.most_cells), (arguments.views, arguments.cells)):
         for (view, reading), row in cells.measure(predictor, views, *counts, arguments.seeds).items():
             rows[view, tuple(counts), reading] = row
             figures = "   ".join(f"{np.mean(row[part]):.3f}" for part in ("development", "test"))

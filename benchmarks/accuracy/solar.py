@@ -5,8 +5,6 @@ the network sees the picture at that side. *Tiled*: it sees tiles of 32×32, sid
 the same evaluations follow
 
     one descriptor   of the picture, as ``DiffPathV2(resolution=…, tile=32)`` computes it
-    zoom             the same beside that of the whole picture at 32 pixels, as
-                     ``DiffPathV2(zoom=…)`` computes them
     tile by tile     a descriptor of each tile, with a density of its own place or one of all
                      places; a cell's score aggregates its tiles' scores
 
@@ -28,18 +26,10 @@ from . import peers
 from .datasets import SIDE, solar_cell_types, solar_cells_at, split
 from .descriptors import VERSION, default_descriptor, of_trajectory
 from .evaluations import Evaluations, cached, to_network_scale
-from .large import resized
 from .methods import METHODS, density
 from .protocol import metrics
 
-VIEWS = {
-    "32": (32, None),
-    "64": (64, None),
-    "64 tiled": (64, SIDE),
-    "96 tiled": (96, SIDE),
-    "128": (128, None),
-    "128 tiled": (128, SIDE),
-}
+VIEWS = {"32": (32, None), "64": (64, None), "64 tiled": (64, SIDE), "128": (128, None), "128 tiled": (128, SIDE)}
 AGGREGATES = {
     "highest": lambda tiles: tiles.max(axis=1),
     "two highest": lambda tiles: np.sort(tiles, axis=1)[:, -2:].mean(axis=1),
@@ -111,17 +101,10 @@ def _readings(predictor, view, good, bad, seeds):
     fits = [split(good.sources, seed)["fit"] for seed in seeds]
     types = [solar_cell_types(made.sources) for made in (good, bad)]
     whole = [default_descriptor(evaluations, made.images) for made in (good, bad)]
-    descriptors = {"one descriptor": whole}
-    if tile:
-        small = Evaluations(predictor)
-        overview = [default_descriptor(small, resized(made.images, SIDE)) for made in (good, bad)]
-        descriptors["zoom"] = [np.hstack(pair) for pair in zip(overview, whole)]
-    out = {}
-    for name, values in descriptors.items():
-        out[name] = [_fitted_scores(density(seed), *values, fit) for seed, fit in zip(seeds, fits)]
-        out[f"{name}, a reference of each cell type"] = [
-            scores_by_type(density, seed, values, types, split(good.sources, seed)) for seed in seeds
-        ]
+    out = {"one descriptor": [_fitted_scores(density(seed), *whole, fit) for seed, fit in zip(seeds, fits)]}
+    out["one descriptor, a reference of each cell type"] = [
+        scores_by_type(density, seed, whole, types, split(good.sources, seed)) for seed in seeds
+    ]
     if tile:
         parts = [tile_descriptors(evaluations, made.images) for made in (good, bad)]
         for places, name in ((False, "tile by tile, one density"), (True, "tile by tile, a density of each place")):
@@ -189,8 +172,7 @@ def _several_views(scores, splits):
     if ("32", "one descriptor") not in scores or not tiled:
         return {}
     out = {}
-    readings = [reading for view, reading in scores if view == tiled[0] and not reading.startswith("zoom")]
-    for reading in readings:
+    for reading in [reading for view, reading in scores if view == tiled[0]]:
         views = [scores["32", "one descriptor"], *(scores[view, reading] for view in tiled)]
         sums = []
         for pairs, (parts, _) in zip(zip(*views), splits):
