@@ -15,7 +15,7 @@ from . import peers
 from .datasets import SIDE, ZOOM
 from .descriptors import default_descriptor
 from .evaluations import Evaluations
-from .methods import METHODS, Method, density
+from .methods import METHODS, Method, density, fused
 
 CORRUPTED_SETS = ("solar cells", "drawings", "photos")
 LARGE = ZOOM * SIDE
@@ -49,6 +49,9 @@ def methods(predictor, zooms=(ZOOM,), draws=()):
     def both(images, zoom):
         return np.hstack([small_view(images, zoom * SIDE), large_view(images, zoom)])
 
+    def frozen_features(images):
+        return peers.frozen_features(resized(images, _FROZEN_SIDE))
+
     return {
         "diffpath, default": Method(_EVALUATIONS, small_view, density, "diffpath"),
         **{
@@ -64,9 +67,13 @@ def methods(predictor, zooms=(ZOOM,), draws=()):
             for count in draws
         },
         f"diffpath, {LARGE} pixels in tiles": Method(_EVALUATIONS * ZOOM**2, large_view, density, "diffpath"),
-        "frozen features": Method(
-            0, lambda images: peers.frozen_features(resized(images, _FROZEN_SIDE)), frozen, "floor"
+        f"diffpath, zoom={ZOOM}, fused with frozen features": Method(
+            _EVALUATIONS * (1 + ZOOM**2),
+            lambda images: np.hstack([both(images, ZOOM), frozen_features(images)]),
+            fused,
+            "diffpath",
         ),
+        "frozen features": Method(0, frozen_features, frozen, "floor"),
         f"frozen features of {SIDE} pixels": Method(
             0, lambda images: peers.frozen_features(resized(images, LARGE, SIDE)), frozen, "floor"
         ),
