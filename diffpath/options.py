@@ -126,11 +126,6 @@ class MethodOptions:
         if len(self.ssim_c) != 2 or min(self.ssim_c) <= 0:
             raise ValueError(f"ssim_c must be two positive constants (C1, C2), got {self.ssim_c}")
 
-    @property
-    def evaluations_per_image(self):
-        """Network evaluations at ``resolution`` that one image costs."""
-        return evaluations_per_image(self.num_timesteps, self.num_noise_draws, self.zoom)
-
     def to_dict(self):
         """The options as JSON-ready values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

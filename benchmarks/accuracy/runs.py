@@ -112,6 +112,7 @@ def large_corruptions(arguments):
 
 
 def _corruptions(arguments, title, sets, methods, evaluations):
+    """Tables of what every method, by name, makes of corrupted images of every set."""
     arguments.seeds = [0]
     rows = {}
     for inside, made in sets.items():
