@@ -129,3 +129,8 @@ class MethodOptions:
     def to_dict(self):
         """The options as JSON-ready values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def complete_options(named):
+    """Options that were recorded by name, with the defaults of those that came after the record was made."""
+    return {**MethodOptions().to_dict(), **named}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .detector import AnomalyDetector
 from .errors import ReferenceSetError
 from .fusion import FusedDetector
-from .options import MethodOptions
+from .options import complete_options
 
 # What a file says it is, and the detector in it
 _FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 1, fused": FusedDetector}
@@ -25,7 +25,7 @@ _WAYS_OUT = {
     "descriptor": "make the reference again with this version of diffpath",
     "embedding_length": "give embeddings of the kind that the reference was made with, or leave them out as it did",
 }
-# Options that say no more than the others do; one that a reference does not name, as it is older, had its default
+# Options that say no more than the others do
 _REDUNDANT = {"preset", "resolution"}
 
 
@@ -133,7 +133,7 @@ def _differences(reference, query):
 
 def _compared(name, reference, query):
     if name == "options":
-        ours, theirs = ({**MethodOptions().to_dict(), **made_by["options"]} for made_by in (reference, query))
+        ours, theirs = (complete_options(made_by["options"]) for made_by in (reference, query))
         return [(option, ours.get(option), theirs.get(option)) for option in sorted({*ours, *theirs} - _REDUNDANT)]
     if name == "model":
         if reference["model_fingerprint"] == query["model_fingerprint"]:

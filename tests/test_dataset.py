@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import diffpath
 from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
+from diffpath.dataset.runs import read_config, write_config
 from diffpath.images import load_image
 
 FAST = dict(num_timesteps=3, num_workers=2)
@@ -333,6 +334,11 @@ def test_an_interrupted_run_is_not_continued_with_other_options(make_dataset, mo
             compute_diffpath(dataset, progress=False, **FAST)
     with pytest.raises(ValueError, match="other options"):
         compute_diffpath(dataset, progress=False, seed=5, **FAST)
+    config = read_config(dataset, "diffpath")
+    assert config["made_by"]["options"].pop("zoom") == 1  # as in a run that is older than the option
+    write_config(dataset, "diffpath", config)
+    with pytest.raises(ValueError, match="other options"):
+        compute_diffpath(dataset, progress=False, zoom=2, **FAST)
     assert compute_diffpath(dataset, progress=False, **FAST).num_scored == 6
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import fiftyone as fo
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..options import complete_options
 from .appearance import color_maps
 from .embeddings import read_embeddings
 from .heartbeat import beating, is_alive
@@ -214,7 +215,8 @@ def _begin(dataset, run_key, made_by, heatmaps, asked, overwrite):
                 f"run {run_key!r} is being computed now, {config['alive']['done']:,} of {config['alive']['total']:,} "
                 "images are done; wait for it, or pass overwrite=True to start again"
             )
-        if config["made_by"] == made_by and config["heatmaps"] == heatmaps:
+        begun = {**config["made_by"], "options": complete_options(config["made_by"]["options"])}
+        if begun == made_by and config["heatmaps"] == heatmaps:
             return config
         raise ValueError(
             f"run {run_key!r} was interrupted and had other options; call it with the same ones to go on, "

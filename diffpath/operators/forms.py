@@ -10,7 +10,15 @@ from ..dataset.embeddings import embedding_fields
 from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
-from ..options import ERROR_POWER_NAMES, MODEL_OPTIONS, PREDICTION_TYPES, PRESETS, MethodOptions, evaluations_per_image
+from ..options import (
+    ERROR_POWER_NAMES,
+    MODEL_OPTIONS,
+    PREDICTION_TYPES,
+    PRESETS,
+    MethodOptions,
+    complete_options,
+    evaluations_per_image,
+)
 from .choices import runs_by_status
 
 # Form defaults do not reach callers from Python, so that this table serves both
@@ -412,7 +420,7 @@ def _measured_evaluations_per_second(dataset, model):
     for run_key in reversed(dataset.list_runs(method=METHOD)):
         config = dataset.get_run_info(run_key).config.serialize()
         if config.get("status") == COMPLETE and config["made_by"]["model"] == model and config.get("images_per_second"):
-            options = {**MethodOptions().to_dict(), **config["made_by"]["options"]}
+            options = complete_options(config["made_by"]["options"])
             return config["images_per_second"] * evaluations_per_image(*(options[name] for name in _COSTLY))
     return None
 
