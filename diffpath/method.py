@@ -3,7 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -78,17 +78,6 @@ class _View(NamedTuple):
     side: int
     tiles: Tiles | None
     noise: torch.Tensor
-
-
-class _Seen(NamedTuple):
-    """What the method computes of a batch in one view, as tensors of the names of :class:`DiffPathResult`."""
-
-    features: torch.Tensor
-    profile: torch.Tensor
-    statistics: torch.Tensor
-    descriptor: torch.Tensor
-    heatmaps: torch.Tensor
-    error_maps: torch.Tensor
 
 
 class DiffPathV2:
@@ -272,20 +261,19 @@ class DiffPathV2:
     @torch.inference_mode()
     def _score_chunk(self, predictor, images, max_evaluations):
         seen = [self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views]
-        first, last = seen[0], seen[-1]
-        descriptors = [each.descriptor.cpu().numpy() for each in seen]
-        return DiffPathResult(
-            features=first.features.cpu().numpy(),
-            profile=first.profile.cpu().numpy(),
-            statistics=first.statistics.cpu().numpy(),
-            zoomed=np.concatenate([np.zeros((len(images), 0), np.float32), *descriptors[1:]], axis=1),
-            descriptor=np.concatenate(descriptors, axis=1),
-            heatmaps=last.heatmaps.cpu().numpy(),
-            error_maps=last.error_maps.cpu().numpy(),
+        if len(seen) == 1:
+            return seen[0]
+        whole, larger = seen
+        return replace(
+            whole,
+            zoomed=larger.descriptor,
+            descriptor=np.concatenate([whole.descriptor, larger.descriptor], axis=1),
+            heatmaps=larger.heatmaps,
+            error_maps=larger.error_maps,
         )
 
     def _see(self, predictor, images, view, max_evaluations):
-        """All that the method computes of images, uint8 ``(N, H, W, 3)``, of the view's side."""
+        """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
         options, device = self.options, predictor.device
         images = self._to_network_scale(torch.from_numpy(images).to(device))
         timesteps = self.timesteps.to(device)
@@ -312,13 +300,14 @@ class DiffPathV2:
         profile = dissimilarity.mean(dim=(1, 3, 4))
         statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
         parts = [features, *[profile] * options.use_profile, *[statistics] * options.use_statistics]
-        return _Seen(
-            features=features,
-            profile=profile,
-            statistics=statistics,
-            descriptor=torch.cat(parts, dim=1),
-            heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1),
-            error_maps=error_maps(path.score_error),
+        return DiffPathResult(
+            features=features.cpu().numpy(),
+            profile=profile.cpu().numpy(),
+            statistics=statistics.cpu().numpy(),
+            zoomed=np.zeros((len(images), 0), np.float32),
+            descriptor=torch.cat(parts, dim=1).cpu().numpy(),
+            heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1).cpu().numpy(),
+            error_maps=error_maps(path.score_error).cpu().numpy(),
         )
 
     def _to_network_scale(self, images):

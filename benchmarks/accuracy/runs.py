@@ -41,8 +41,7 @@ def pairs(arguments):
     evaluations = Evaluations(load_predictor(arguments.model))
     sets = _sets(arguments)
     rows = _rows(arguments, _chosen(arguments, evaluations), sets, permutations(sets, 2))
-    title = "pairs" if arguments.sets == "development" else "pairs-all"
-    title = _title(title, arguments, POOL)
+    title = _pairs_title("pairs", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
 
@@ -94,13 +93,12 @@ def corruptions(arguments):
 
 def large_pairs(arguments):
     """All ordered pairs of the sets whose pictures are larger than the model, small and with a larger view."""
-    names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
-    sets = {name: load_large_set(name).first(_count(arguments, POOL)) for name in names if name not in SMALL}
+    names = [name for name in _set_names(arguments) if name not in SMALL]
+    sets = {name: load_large_set(name).first(_count(arguments, POOL)) for name in names}
     predictor = load_predictor(arguments.model)
     methods = large.methods(predictor, zooms=(2, ZOOM), draws=(1 + ZOOM**2,))
     rows = _rows(arguments, methods, sets, permutations(sets, 2))
-    title = "large-pairs" if arguments.sets == "development" else "large-pairs-all"
-    title = _title(title, arguments, POOL)
+    title = _pairs_title("large-pairs", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(predictor), sets))
 
 
@@ -198,9 +196,17 @@ def _title(title, arguments, usual):
     return title if count == usual else f"{title}-{count or 'all'}"
 
 
+def _pairs_title(title, arguments):
+    """A table of all sets, too, has a file of its own."""
+    return _title(title if arguments.sets == "development" else f"{title}-all", arguments, POOL)
+
+
+def _set_names(arguments):
+    return DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
+
+
 def _sets(arguments):
-    names = DEVELOPMENT if arguments.sets == "development" else (*DEVELOPMENT, *TEST)
-    sets = {name: load_set(name).first(_count(arguments, POOL)) for name in names}
+    sets = {name: load_set(name).first(_count(arguments, POOL)) for name in _set_names(arguments)}
     for name, folder in arguments.folder:
         sets[name] = load_folder(folder)
     for name in arguments.zoo:
