@@ -9,11 +9,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .calibration import DEFAULT_LEVEL, TAIL_SHAPE, ConformalCalibration, EmpiricalNull
 from .densities import DENSITIES, central_part
-from .options import MIN_REFERENCE_SIZE
+from .options import MIN_GROUPS, MIN_REFERENCE_SIZE
 
 CALIBRATIONS = ("auto", "split", "cross")
 SPLIT_FROM = 1000  # samples from which "auto" holds a part out
 _CALIBRATION_SHARE = 0.3
+_MIN_GROUPS_TO_SPLIT = 3  # one to calibrate, and two that judge each other
+_MIN_OF_OTHER_GROUPS = 2
 _TRIM_ROUNDS = 2
 _IQR_OF_STANDARD_NORMAL = 1.349
 _LINEAR_RANGE = 30.0
@@ -75,7 +77,8 @@ class AnomalyDetector(CalibratedDetector):
     Nothing is judged by a fit that saw it. With ``"split"`` calibration, 30 % of the
     reference are held out of the fit and calibrate it. With ``"cross"``, each fold is
     scored by a fit on the others; a new sample's score is the mean over these fits, and is
-    ranked among the folds' scores. Identical samples share a fold.
+    ranked among the folds' scores. Samples that belong together, as ``groups`` of
+    :meth:`fit` says, are on one side of every division; without it, identical ones are.
 
     With ``trim``, the fits leave out the most deviant samples: those farthest by Gaussian
     fits that did not see them, found anew in two rounds from a robust start.
@@ -94,7 +97,7 @@ class AnomalyDetector(CalibratedDetector):
             the p-values are those of :class:`diffpath.calibration.EmpiricalNull`
         false_positive_rate: share of clean images above ``threshold_``
         calibration: ``"split"``, ``"cross"``, or ``"auto"`` for the former from
-            1,000 samples on
+            1,000 samples on, or as many groups where there are groups
         n_splits: folds of ``"cross"``
         random_state: seed of folds and fits
 
@@ -146,23 +149,28 @@ class AnomalyDetector(CalibratedDetector):
         self.n_splits = n_splits
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, groups=None):
         """Fits the density on reference descriptors and calibrates it.
 
         Args:
             X: ``(n_samples, n_features)``, at least ``MIN_REFERENCE_SIZE`` samples
             y: ignored
+            groups: ``(n_samples,)``, equal for samples that belong together, such as frames
+                of one video or crops of one picture: none is judged by a fit that saw
+                another of its group. Calibration then holds for samples of **new** groups
 
         Returns:
             the fitted detector
 
         Raises:
-            ValueError: if X has NaN or infinity or too few samples, or an option is not valid
+            ValueError: if X has NaN or infinity or too few samples or groups, or an option is not valid
         """
         self._check_options()
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
         self.feature_centre_, self.feature_scale_ = np.median(X, axis=0), _robust_scale(X)
-        self.held_out_ = self._fit_split(X) if self._splits(len(X)) else self._fit_cross(X)
+        labels = _identical(X) if groups is None else self._labels(groups, X)
+        split = self._splits(len(X) if groups is None else labels.max() + 1)
+        self.held_out_ = self._fit_split(X, labels) if split else self._fit_cross(X, labels)
         self._calibrate_on(self.held_out_, self.trim, self.false_positive_rate)
         return self
 
@@ -218,22 +226,21 @@ class AnomalyDetector(CalibratedDetector):
         detector._calibrate(arrays["calibration_scores_"], detector.trim, detector.false_positive_rate)
         return detector
 
-    def _fit_split(self, X):
+    def _fit_split(self, X, labels):
         """Fits on a part; returns the indices of the rest."""
-        groups, seed = _identical(X), self.random_state
-        splitter = GroupShuffleSplit(1, test_size=_CALIBRATION_SHARE, random_state=seed)
-        ((fitted, held_out),) = splitter.split(X, groups=groups)
+        splitter = GroupShuffleSplit(1, test_size=_CALIBRATION_SHARE, random_state=self.random_state)
+        ((fitted, held_out),) = splitter.split(X, groups=labels)
         self._fits = [_Fit.fit(self, X[fitted], density=self.density)]
         self.reference_scores_ = np.empty(len(X))
         self.reference_scores_[held_out] = self._fits[0].score(X[held_out])
-        for seen, unseen in self._folds(groups[fitted]):  # the part that the fit saw, by fits that did not
+        for seen, unseen in self._folds(labels[fitted]):  # the part that the fit saw, by fits that did not
             scores = _Fit.fit(self, X[fitted[seen]], density=self.density).score(X[fitted[unseen]])
             self.reference_scores_[fitted[unseen]] = scores
         return held_out
 
-    def _fit_cross(self, X):
+    def _fit_cross(self, X, labels):
         """Fits once for each fold; returns the indices of all, as each is held out once."""
-        folds = list(self._folds(_identical(X)))
+        folds = list(self._folds(labels))
         central = self._central(X, folds) if self.trim else np.ones(len(X), bool)
         self._fits, self.reference_scores_ = self._cross_fit(X, folds, central, self.density)
         return np.arange(len(X))
@@ -251,13 +258,20 @@ class AnomalyDetector(CalibratedDetector):
         """A fit for each fold on the central part of the others, and the scores that these give."""
         fits, scores = [], np.empty(len(X))
         for seen, unseen in folds:
-            fits.append(_Fit.fit(self, X[seen], central[seen], density=density))
+            # Of a few large groups, one may hold all that is central
+            chosen = central[seen] if np.count_nonzero(central[seen]) >= MIN_REFERENCE_SIZE else slice(None)
+            fits.append(_Fit.fit(self, X[seen], chosen, density=density))
             scores[unseen] = fits[-1].score(X[unseen])
         return fits, scores
 
-    def _folds(self, groups):
-        count = min(self.n_splits, len(np.unique(groups)))
-        return GroupKFold(count, shuffle=True, random_state=self.random_state).split(groups, groups=groups)
+    def _folds(self, labels):
+        count = min(self.n_splits, len(np.unique(labels)))
+        return GroupKFold(count, shuffle=True, random_state=self.random_state).split(labels, groups=labels)
+
+    def _labels(self, groups, X):
+        if np.shape(groups) != (len(X),):
+            raise ValueError(f"groups must be one value for each of {len(X):,} samples, got {np.shape(groups)}")
+        return check_groups(groups, _MIN_GROUPS_TO_SPLIT if self.calibration == "split" else MIN_GROUPS)
 
     def _splits(self, count):
         if self.trim:
@@ -318,6 +332,22 @@ class _Fit:
         parts = {name.removeprefix("density."): a for name, a in arrays.items() if name.startswith("density.")}
         own = {name: array for name, array in arrays.items() if not name.startswith("density.")}
         return cls(**own, density=DENSITIES[density].from_arrays(parts))
+
+
+def check_groups(groups, least=MIN_GROUPS):
+    """The groups as numbers from 0, int ``(n,)``, if each can be judged by fits that did not see it.
+
+    Raises:
+        ValueError: if they are fewer than ``least``, or one holds nearly all
+    """
+    values, labels = np.unique(np.asarray(groups), return_inverse=True)
+    others = len(labels) - np.bincount(labels).max()
+    way_out = "as none is judged by a fit that saw it; add images of other groups, or leave groups out"
+    if len(values) < least:
+        raise ValueError(f"a reference needs images of at least {least} groups, got {len(values)}, {way_out}")
+    if others < _MIN_OF_OTHER_GROUPS:
+        raise ValueError(f"all but {others} of the reference images are of one group, {way_out}")
+    return labels
 
 
 def _identical(X):

@@ -17,6 +17,7 @@ is: ``docs/scores.md``.
 """
 
 import numpy as np
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -36,7 +37,7 @@ class FusedDetector(CalibratedDetector):
 
     A sample is a descriptor followed by an embedding. Parts, folds and held-out samples are
     those of :class:`diffpath.AnomalyDetector`; no embedding is its own neighbour, nor is
-    one that is identical to it.
+    one of its group or, without groups, one that is identical to it.
 
     Args:
         embedding_length: how many of a sample's numbers, at its end, are the embedding
@@ -68,31 +69,32 @@ class FusedDetector(CalibratedDetector):
         self.num_neighbours = num_neighbours
         self.detector_options = detector_options
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, groups=None):
         """Fits both parts on reference samples and calibrates their sum.
 
         Args:
             X: ``(n_samples, D + embedding_length)``, at least ``MIN_REFERENCE_SIZE`` samples
             y: ignored
+            groups: ``(n_samples,)``, as in :meth:`diffpath.AnomalyDetector.fit`
 
         Returns:
             the fitted detector
 
         Raises:
-            ValueError: if X has NaN or infinity or too few samples, or an option is not valid
+            ValueError: if X has NaN or infinity or too few samples or groups, or an option is not valid
         """
         if self.num_neighbours < 1:
             raise ValueError(f"num_neighbours must be at least 1, got {self.num_neighbours}")
         X = validate_data(self, X, ensure_min_samples=MIN_REFERENCE_SIZE, ensure_min_features=self.embedding_length + 1)
         descriptors, embeddings = self._split(X)
-        self.detector_ = AnomalyDetector(**(self.detector_options or {})).fit(descriptors)
-        embeddings, trim = _normalised(embeddings), self.detector_.trim
+        self.detector_ = AnomalyDetector(**(self.detector_options or {})).fit(descriptors, groups=groups)
+        among, trim = _Embeddings(_normalised(embeddings), groups), self.detector_.trim
         seen = np.ones(len(X), bool)
         if trim:
-            seen = _central(embeddings, trim, self.num_neighbours)
+            seen = _central(among, trim, self.num_neighbours)
         elif len(self.detector_.held_out_) < len(X):
             seen[self.detector_.held_out_] = False
-        self._neighbours, distances = _Neighbours.fit(embeddings, seen, self.num_neighbours)
+        self._neighbours, distances = among.neighbours(seen, self.num_neighbours)
         self.reference_parts_ = np.column_stack([self.detector_.reference_scores_, distances])
         self._tail_parts = self.reference_parts_[self.detector_.held_out_]
         self._fit_tails()
@@ -148,6 +150,7 @@ class FusedDetector(CalibratedDetector):
             **{name: getattr(self, name) for name in own},
             "tail_parts": self._tail_parts,
             "points": self._neighbours.points,
+            "num_neighbours": np.array(self._neighbours.count),
             **{f"detector.{name}": array for name, array in self.detector_.arrays().items()},
         }
 
@@ -160,7 +163,9 @@ class FusedDetector(CalibratedDetector):
         for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
             setattr(detector, name, arrays[name])
         detector.n_features_in_ = detector.detector_.n_features_in_ + detector.embedding_length
-        detector._neighbours = _Neighbours(arrays["points"], detector.num_neighbours)
+        points = arrays["points"]
+        count = arrays.get("num_neighbours", min(detector.num_neighbours, len(points) - 1))  # which older files lack
+        detector._neighbours = _Neighbours(points, int(count))
         detector._tail_parts = arrays["tail_parts"]
         detector._fit_tails()
         inner = detector.detector_
@@ -177,59 +182,79 @@ class FusedDetector(CalibratedDetector):
 
 
 class _Neighbours:
-    """Mean distance to the nearest of some points.
+    """Mean distance of new embeddings to the nearest of some points.
 
     Args:
-        points: float32 ``(n, d)``, all different
-        count: how many of them; fewer where there are not as many
+        points: float32 ``(n, d)``
+        count: how many of them
     """
 
     def __init__(self, points, count):
-        self.points = points
-        self._index = NearestNeighbors(n_neighbors=max(1, min(count, len(points) - 1)), algorithm="brute").fit(points)
-
-    @classmethod
-    def fit(cls, embeddings, seen, count):
-        """Takes the ``seen`` embeddings for points.
-
-        Args:
-            embeddings: float32 ``(n, d)``
-            seen: bool ``(n,)``
-            count: as above
-
-        Returns:
-            the neighbours, and float64 ``(n,)``: each embedding's mean distance to points
-            that are not identical to it
-        """
-        different, kinds = np.unique(embeddings, axis=0, return_inverse=True)
-        chosen = np.unique(kinds.reshape(-1)[seen])
-        if len(chosen) > MAX_POINTS:
-            chosen = np.sort(np.random.default_rng(0).choice(chosen, MAX_POINTS, replace=False))
-        neighbours = cls(different[chosen], count)
-        distances = np.zeros(len(different))
-        others = np.setdiff1d(np.arange(len(different)), chosen)
-        if len(others):
-            distances[others] = neighbours.distances(different[others])
-        if len(chosen) > 1:  # a point is not asked for itself
-            distances[chosen] = neighbours.distances(None)
-        return neighbours, distances[kinds.reshape(-1)]
+        self.points, self.count = points, max(1, count)
+        self._index = NearestNeighbors(n_neighbors=self.count, algorithm="brute").fit(points)
 
     def distances(self, embeddings):
-        """Float64 ``(n,)``; those of the points themselves, to other points, for None."""
+        """Float64 ``(n,)``."""
         return self._index.kneighbors(embeddings)[0].astype(np.float64).mean(axis=1)
 
 
-def _central(embeddings, trim, count):
+class _Embeddings:
+    """A reference's embeddings, of which those that belong together are not each other's neighbours.
+
+    Args:
+        embeddings: float32 ``(n, d)``
+        groups: ``(n,)``, equal for what belongs together; None where only identical ones do
+    """
+
+    def __init__(self, embeddings, groups=None):
+        self._groups = np.zeros(len(embeddings)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        rows = np.column_stack([embeddings, self._groups]).astype(np.float32)
+        different, self._kinds = np.unique(rows, axis=0, return_inverse=True)
+        self._kinds = self._kinds.reshape(-1)
+        self._different = np.ascontiguousarray(different[:, :-1])
+        self._labels = np.arange(len(different)) if groups is None else different[:, -1].astype(int)
+
+    def __len__(self):
+        return len(self._kinds)
+
+    def neighbours(self, seen, count):
+        """Takes the ``seen`` embeddings, bool ``(n,)``, for points.
+
+        Returns:
+            :class:`_Neighbours`, and float64 ``(n,)``: each embedding's mean distance to the
+            nearest points that do not belong to it
+        """
+        chosen = np.unique(self._kinds[seen])
+        if len(np.unique(self._labels[chosen])) < 2:  # of a few large groups, one may hold all that is central
+            chosen = np.arange(len(self._different))
+        if len(chosen) > MAX_POINTS:
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, MAX_POINTS, replace=False))
+        points, labels = self._different[chosen], self._labels[chosen]
+        count = min(count, len(chosen) - np.bincount(labels).max())
+        distances = np.zeros(len(self._different))
+        if count > 0:
+
+            def mean_of_nearest(part, start):
+                own = self._labels[start : start + len(part)]
+                part[own[:, None] == labels] = np.inf
+                return np.partition(part, count - 1, axis=1)[:, :count].mean(axis=1, dtype=np.float64)
+
+            parts = pairwise_distances_chunked(self._different, points, reduce_func=mean_of_nearest, working_memory=64)
+            distances = np.concatenate(list(parts))
+        return _Neighbours(points, count), distances[self._kinds]
+
+
+def _central(among, trim, count):
     """Which embeddings are taken for clean: all but the ``trim`` share that lies farthest from such as are.
 
     The start is robust: fewer contaminants than the share cannot fill each other's
     neighbourhoods if these are as large as the share.
     """
-    everything = np.ones(len(embeddings), bool)
-    _, distances = _Neighbours.fit(embeddings, everything, max(count, int(np.ceil(trim * len(embeddings)))))
+    everything = np.ones(len(among), bool)
+    _, distances = among.neighbours(everything, max(count, int(np.ceil(trim * len(among)))))
     for _ in range(_TRIM_ROUNDS):
         central = distances <= np.quantile(distances, 1 - trim)
-        _, distances = _Neighbours.fit(embeddings, central, count)
+        _, distances = among.neighbours(central, count)
     return distances <= np.quantile(distances, 1 - trim)
 
 

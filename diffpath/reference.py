@@ -5,6 +5,7 @@ reference scores nothing but descriptors that were made in the same way.
 """
 
 import json
+import os
 from dataclasses import dataclass, field
 
 from .detector import AnomalyDetector
@@ -56,29 +57,32 @@ class Reference:
     description: dict = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, method, images, **options):
+    def fit(cls, method, images, groups=None, **options):
         """Fits a reference on images.
 
         Args:
             method: a :class:`diffpath.DiffPathV2`
             images: at least 3 images, as in ``method.score_images``
+            groups: one value per image, equal for those that belong together, as in
+                :meth:`diffpath.AnomalyDetector.fit`
             **options: those of :class:`diffpath.AnomalyDetector`
         """
-        return cls.of(method.score_images(images).descriptor, method.made_by, **options)
+        return cls.of(method.score_images(images).descriptor, method.made_by, groups=groups, **options)
 
     @classmethod
-    def of(cls, X, made_by, description=None, **options):
+    def of(cls, X, made_by, description=None, groups=None, **options):
         """Fits a reference on descriptors, each followed by its embedding where ``made_by`` has an embedding's length.
 
         Args:
             X: float ``(n, D)`` or ``(n, D + embedding_length)``
             made_by: what made them
             description: more about them, for people
+            groups: ``(n,)`` or None, as in :meth:`fit`
             **options: those of :class:`diffpath.AnomalyDetector`
         """
         length = made_by.get("embedding_length")
         detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
-        return cls(detector.fit(X), made_by, description or {})
+        return cls(detector.fit(X, groups=groups), made_by, description or {})
 
     def checked(self, made_by):
         """The detector, if descriptors made by ``made_by`` are comparable with the reference's.
@@ -92,12 +96,14 @@ class Reference:
         return self.detector
 
     def save(self, path):
-        """Writes the reference to a ``.safetensors`` file."""
+        """Writes the reference to a ``.safetensors`` file, whole or not at all."""
         from safetensors.numpy import save_file
 
         (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector).__name__ == detector.__name__)
         about = {"params": self.detector.get_params(), "made_by": self.made_by, "description": self.description}
-        save_file(self.detector.arrays(), str(path), metadata={"format": kind, "about": json.dumps(about)})
+        part = f"{path}.{os.getpid()}"
+        save_file(self.detector.arrays(), part, metadata={"format": kind, "about": json.dumps(about)})
+        os.replace(part, path)
 
     @classmethod
     def load(cls, path):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import fiftyone as fo
 import pytest
-from conftest import ROOT
+from conftest import ROOT, read_demo
 from fiftyone import ViewField as F
 
 from diffpath import (
+    DiffPathV2,
+    Reference,
     compute_diffpath,
     continue_diffpath,
     delete_diffpath,
@@ -261,15 +263,22 @@ def interrupted(dataset, samples, **arguments):
     return statuses
 
 
-@pytest.mark.parametrize("reference", ["self", "tag", "view", "dataset"])
-def test_an_interrupted_run_is_continued_with_the_arguments_that_began_it(dataset, reference):
+@pytest.mark.parametrize("reference", ["self", "tag", "view", "dataset", "saved", "file"])
+def test_an_interrupted_run_is_continued_with_the_arguments_that_began_it(dataset, reference, tmp_path):
     dataset.limit(4).tag_samples("normal")
     target = dataset.skip(2)
     references = {"self": None, "tag": "normal", "view": dataset.limit(5).sort_by("filepath"), "dataset": dataset}
+    if reference in ("saved", "file"):
+        method = DiffPathV2(num_timesteps=2)
+        references["saved"] = Reference.fit(method, list(read_demo("reference", 8)))
+        references["file"] = tmp_path / "moved.safetensors"
+        references["saved"].save(references["file"])
     statuses = interrupted(dataset, target, reference=references[reference], rule="count", level=3, tag="look")
     assert statuses[-1] == "running"
     info = get_diffpath_info(dataset, "k")
     assert info["status"] == "interrupted" and 0 < info["num_done"] < 11
+    if reference == "file":
+        references["file"] = references["file"].rename(tmp_path / "elsewhere.safetensors")
     run = continue_diffpath(dataset, "k", progress=False)
     assert get_diffpath_info(dataset, "k")["status"] == "complete" and "alive" not in run.config
     assert set(dataset.exists("k_score").values("id")) == set(target.limit(10).values("id"))

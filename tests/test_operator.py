@@ -323,6 +323,29 @@ def test_the_evaluation_shows_measures_and_a_picture(dataset, operator, monkeypa
     assert result["picture"].startswith("data:image/png;base64,")
 
 
+def test_the_form_offers_fields_that_images_belong_together_by_of_the_reference_that_is_fitted(dataset, operator):
+    assert "groups" not in form(dataset)
+    dataset.set_values("video", [k // 3 for k in range(36)])
+    offered = form(dataset)["groups"]
+    assert offered["type"]["values"] == ["video"] and offered["default"] is None and not offered["required"]
+    assert form(dataset, groups="tags")["groups"]["invalid"] and not form(dataset, groups="video")["groups"]["invalid"]
+    other = dataset.clone()
+    other.rename_sample_field("video", "scene")
+    chosen = dict(reference_kind="dataset", reference_dataset=other.name)
+    assert form(dataset, **chosen)["groups"]["type"]["values"] == ["scene"]
+    assert "groups" not in form(dataset, reference_kind="dataset")
+    execute(dataset, run_key="app", groups="video", num_timesteps=2)
+    assert dataset.get_run_info("app").config.serialize()["made_by"]["reference"]["groups"] == "video"
+    assert form(dataset)["groups"]["type"]["values"] == ["video"]  # not the run's own fields
+    assert "groups" not in form(dataset, reference_kind="run")
+    # an input that is hidden keeps its value
+    execute(dataset, run_key="again", groups="video", reference_kind="run", reference_run="app", num_timesteps=2)
+    operator(dataset, delegate=True, groups="video", run_key="later", **FAST)
+    DelegatedOperationService().execute_queued_operations(limit=1)
+    assert dataset.count("again_score") == dataset.count("later_score") == 36
+    other.delete()
+
+
 def test_the_form_offers_the_users_fields_of_vectors_and_none_where_there_are_none(dataset, operator):
     assert "embeddings" not in form(dataset)
     dataset.set_values("clip", [np.eye(5)[k % 5] + 0.1 * k for k in range(36)])

@@ -8,6 +8,7 @@
     descriptors.py  diffpath's descriptor and its variants, from the same evaluations
     peers.py        the published methods and the floors
     corruptions.py  the fifteen corruptions of ImageNet-C at 32×32
+    bounds.py       what the features allow, and whether levels are kept
     protocol.py     pairs, metrics and averages
     report.py       tables and figures
 

@@ -2,6 +2,8 @@
 
     python -m benchmarks.accuracy fetch          # the packages, the image sets
     python -m benchmarks.accuracy pairs          # all ordered pairs, every method
+    python -m benchmarks.accuracy supervised     # the pairs by a classifier that has seen both sets
+    python -m benchmarks.accuracy calibration    # how much of a set's own kind is flagged
     python -m benchmarks.accuracy ablations      # development sets only
     python -m benchmarks.accuracy corruptions
     python -m benchmarks.accuracy large-pairs    # pictures larger than the model, with zoom and without
@@ -38,6 +40,8 @@ from .solar import VIEWS
 COMMANDS = {
     "fetch": runs.fetch,
     "pairs": runs.pairs,
+    "supervised": runs.supervised,
+    "calibration": runs.calibration,
     "paper": runs.paper,
     "ablations": runs.ablations,
     "corruptions": runs.corruptions,

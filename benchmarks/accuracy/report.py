@@ -108,6 +108,28 @@ def write_corruptions(folder, title, rows, counts, provenance):
     )
 
 
+def write_calibration(folder, rows, level, provenance):
+    """``calibration.md`` and ``.json``: rows (method, set) -> shares flagged without groups and with them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    methods, sets = (list(dict.fromkeys(key[k] for key in rows)) for k in range(2))
+    lines = [f"# Images of the set's own kind that a level of {level:.0%} flags", "", *_provenance_lines(provenance)]
+    lines += [
+        "Test images are of source files that the fitted ones are not of; mean over seeds. *Groups* are the source "
+        "files of the fitted images.",
+        "",
+        "| | " + " | ".join(f"{method} | with groups" for method in methods) + " |",
+        "|---" * (1 + 2 * len(methods)) + "|",
+    ]
+    for name in sets:
+        cells = " | ".join(f"{share:.1%}" for method in methods for share in rows[method, name])
+        lines.append(f"| {name} | {cells} |")
+    (folder / "calibration.md").write_text("\n".join(lines) + "\n")
+    stored = [{"method": a, "set": b, "flagged": row[0], "flagged_with_groups": row[1]} for (a, b), row in rows.items()]
+    (folder / "calibration.json").write_text(
+        json.dumps({"provenance": provenance, "level": level, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
+    )
+
+
 def write_solar(folder, rows, provenance):
     """``solar.md``, ``.json``: rows (view, cells, reading) -> AUROC by seed on the development and the test part.
 

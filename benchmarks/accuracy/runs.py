@@ -11,6 +11,7 @@ from . import large, report
 from . import localisation as places
 from . import paper as papers
 from . import solar as cells
+from .bounds import LEVEL, flagged_shares, supervised_pairs
 from .corruptions import CORRUPTIONS, corrupt
 from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, ZOOM, load_full_set, load_large_set, load_set, split
 from .evaluations import Evaluations, load_predictor
@@ -27,6 +28,8 @@ CORRUPTED_METHODS = (
     "image quality",
 )
 CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
+BOUNDED = ("diffpath, default", "frozen features", "diffpath fused with frozen features")
+CALIBRATED = ("diffpath, default", "diffpath fused with frozen features")
 _AT_ONCE = 1000  # images whose statistics fit in memory
 
 
@@ -43,6 +46,36 @@ def pairs(arguments):
     rows = _rows(arguments, _chosen(arguments, evaluations), sets, permutations(sets, 2))
     title = _pairs_title("pairs", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def supervised(arguments):
+    """The same pairs by a classifier that has seen both sets: what the features allow."""
+    evaluations = Evaluations(load_predictor(arguments.model))
+    sets = _sets(arguments)
+    splits, features, rows = _splits(arguments, sets), {}, {}
+    for name in BOUNDED:
+        method = _on_images(METHODS[name], evaluations)
+        features[name] = {key: _features(method, made.images) for key, made in sets.items()}
+        results = supervised_pairs(features[name], splits, permutations(sets, 2), arguments.seeds)
+        rows[name] = {"evaluations": method.evaluations, "group": "supervised", "results": results}
+        print(report.pair_line(name, summary(results)), flush=True)
+    title = _pairs_title("supervised", arguments)
+    report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def calibration(arguments):
+    """How many images of a set's own kind are flagged, with the pictures that they are of as groups and without."""
+    evaluations = Evaluations(load_predictor(arguments.model))
+    arguments.sets = "all"
+    sets, rows = _sets(arguments), {}
+    for name in CALIBRATED:
+        method = _on_images(METHODS[name], evaluations)
+        for key, made in sets.items():
+            splits = {seed: split(made.sources, seed) for seed in arguments.seeds}
+            X = _features(method, made.images)
+            rows[name, key] = flagged_shares(X, made.sources, splits, method.detector, arguments.seeds)
+            print("{:<40}{:<16}{:.3f}   with groups {:.3f}".format(name, key, *rows[name, key]), flush=True)
+    report.write_calibration(arguments.output, rows, LEVEL, _provenance(arguments, evaluations, sets))
 
 
 def paper(arguments):

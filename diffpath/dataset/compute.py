@@ -18,7 +18,7 @@ from .judging import judge
 from .manage import delete_diffpath
 from .maps import run_folder
 from .references import check_images, resolve_reference, serialize
-from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, write_config
+from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, reference_file, write_config
 from .scanning import Scanner, show_progress
 from .schema import create_fields
 from .stores import FieldStore, ReferenceArchive
@@ -31,6 +31,7 @@ def compute_diffpath(
     reference=None,
     model="bundled",
     embeddings=None,
+    groups=None,
     run_key="diffpath",
     rule=DEFAULT_RULE,
     level=DEFAULT_LEVEL,
@@ -69,6 +70,10 @@ def compute_diffpath(
             nearest neighbours in the reference then counts beside the diffusion model's
             evidence. An image without one gets no score, and ``K_error`` says so. All
             vectors are held in memory
+        groups: a field of the reference's samples, equal for those that belong together,
+            such as ``"video"``, ``"patient"`` or ``"picture"``: none is then judged by a fit
+            that saw another of its group. Without it such images vouch for each other, and
+            far more images of **new** groups are flagged than the level says
         run_key: an identifier; prefix of fields and views
         rule: how images are chosen as likely out-of-distribution, as in
             :func:`set_diffpath_threshold`, which changes it later
@@ -101,6 +106,7 @@ def compute_diffpath(
         reference=reference,
         model=model,
         embeddings=embeddings,
+        groups=groups,
         run_key=run_key,
         rule=rule,
         level=level,
@@ -123,6 +129,7 @@ def iterate_diffpath(
     reference=None,
     model="bundled",
     embeddings=None,
+    groups=None,
     run_key="diffpath",
     rule=DEFAULT_RULE,
     level=DEFAULT_LEVEL,
@@ -142,7 +149,7 @@ def iterate_diffpath(
     started = time.monotonic()
     check_rule(rule, level)
     dataset = check_samples(samples, run_key)
-    source = resolve_reference(dataset, samples, reference)
+    source = resolve_reference(dataset, samples, reference, groups)
     method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options, **options)
     set_batch_size(method, batch_size)
     vectors = read_embeddings(samples, embeddings, source)
@@ -153,6 +160,7 @@ def iterate_diffpath(
     target = dict(zip(*samples.values(["id", "filepath"])))
     asked = {"samples": serialize(samples), "rule": rule, "level": level, "tag": tag}
     config = _begin(dataset, run_key, {**made_by, "reference": source.description}, heatmaps, asked, overwrite)
+    source.keep(reference_file(config))
     store = FieldStore(dataset, config, target)
     archive = ReferenceArchive(Path(config["folder"]))
 

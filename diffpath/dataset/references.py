@@ -3,7 +3,8 @@
 Both kinds have ``description`` (JSON-ready), ``paths`` (``{sample id: file path}`` of the
 images to read), ``embeddings(field)``, which reads those of its samples and leaves out
 samples without, ``check(method, made_by, num_workers)``, which refuses what cannot succeed
-before anything is written, and ``fit(descriptors, made_by)``, which gives a fitted
+before anything is written, ``keep(path)``, which writes what a continued run could not find
+again, and ``fit(descriptors, made_by)``, which gives a fitted
 :class:`diffpath.Reference` and the ids of the samples that it was fitted on, in order.
 """
 
@@ -18,13 +19,14 @@ from bson import json_util
 
 from ..options import MIN_REFERENCE_SIZE
 from .embeddings import Embeddings
+from .groups import read_groups
 from .reading import read_images
 
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
 SELF_REFERENCE = dict(density="mahalanobis", trim=0.3)
 
 
-def resolve_reference(dataset, samples, reference):
+def resolve_reference(dataset, samples, reference, groups=None):
     """What a caller passes as reference, as one of the two kinds.
 
     Args:
@@ -32,26 +34,29 @@ def resolve_reference(dataset, samples, reference):
         samples: the collection that is scored
         reference: None for the samples themselves, the name of a sample tag, a view or
             dataset, a :class:`diffpath.Reference`, or the ``Path`` of a saved one
+        groups: the field of the reference's samples by which they belong together, or None
 
     Raises:
-        ValueError: if it is none of these or has too few images
+        ValueError: if it is none of these, or has too few images or groups
     """
     from ..reference import load_reference
 
     if isinstance(reference, os.PathLike):
         reference = load_reference(reference)
     if hasattr(reference, "detector"):  # by class would not do: a plugin is a second copy of this package
+        if groups is not None:
+            raise ValueError("a saved reference was fitted with its own groups; leave groups out")
         return FittedReference(reference)
     if reference is None:
-        return SampleReference(samples, {"kind": "self"}, SELF_REFERENCE)
+        return SampleReference(samples, {"kind": "self"}, groups, SELF_REFERENCE)
     if isinstance(reference, str):
-        return SampleReference(_tagged(dataset, reference), {"kind": "tag", "tag": reference})
+        return SampleReference(_tagged(dataset, reference), {"kind": "tag", "tag": reference}, groups)
     if not isinstance(reference, fo.core.collections.SampleCollection):
         raise ValueError(
             f"reference must be a view, a dataset, a tag, a saved reference or None, got {type(reference).__name__}"
         )
     check_images(reference)
-    return SampleReference(reference, _describe_collection(reference))
+    return SampleReference(reference, _describe_collection(reference), groups)
 
 
 def check_images(samples):
@@ -72,13 +77,15 @@ class SampleReference:
     Args:
         samples: a dataset or view
         description: of them, JSON-ready
+        groups: the field by which they belong together, or None
         detector_options: those of :class:`diffpath.AnomalyDetector`
     """
 
-    def __init__(self, samples, description, detector_options=None):
+    def __init__(self, samples, description, groups=None, detector_options=None):
         if len(samples) < MIN_REFERENCE_SIZE:
             raise ValueError(f"a reference needs at least {MIN_REFERENCE_SIZE} images, got {len(samples)}; add some")
-        self.description = description
+        self.description = description if groups is None else {**description, "groups": groups}
+        self._groups = None if groups is None else read_groups(samples, groups)
         self.paths = dict(zip(*samples.values(["id", "filepath"])))
         self.samples, self._detector_options = samples, detector_options or {}
 
@@ -98,13 +105,17 @@ class SampleReference:
             readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
         _check_readable(readable)
 
+    def keep(self, path):
+        pass
+
     def fit(self, descriptors, made_by):
         from ..reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
         _check_readable(len(ids))
         X = np.stack([descriptors[i] for i in ids])
-        return Reference.of(X, made_by, self.description, **self._detector_options), ids
+        groups = None if self._groups is None else [self._groups[i] for i in ids]
+        return Reference.of(X, made_by, self.description, groups, **self._detector_options), ids
 
 
 class FittedReference:
@@ -129,6 +140,11 @@ class FittedReference:
 
     def check(self, method, made_by, num_workers):
         self._reference.checked(made_by)
+
+    def keep(self, path):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._reference.save(path)
 
     def fit(self, descriptors, made_by):
         return self._reference, []

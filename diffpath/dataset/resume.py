@@ -6,6 +6,7 @@ from fiftyone.core.view import DatasetView
 
 from .compute import iterate_diffpath
 from .manage import INTERRUPTED, require_config, run_status
+from .runs import reference_file
 from .scanning import show_progress
 
 
@@ -38,9 +39,10 @@ def iterate_continue(dataset, run_key, **how):
     return (
         yield from iterate_diffpath(
             rebuild(dataset, config["asked"]["samples"]),
-            reference=_reference(dataset, run_key, made_by["reference"]),
+            reference=_reference(dataset, run_key, config),
             model=made_by["model"],
             embeddings=made_by.get("embeddings"),
+            groups=made_by["reference"].get("groups"),
             model_options=made_by.get("model_options"),
             run_key=run_key,
             rule=config["asked"]["rule"],
@@ -59,7 +61,8 @@ def rebuild(dataset, stages):
     return DatasetView._build(dataset, json_util.loads(stages)) if stages else dataset
 
 
-def _reference(dataset, run_key, description):
+def _reference(dataset, run_key, config):
+    description = config["made_by"]["reference"]
     kind = description["kind"]
     if kind == "self":
         return None
@@ -67,6 +70,8 @@ def _reference(dataset, run_key, description):
         return description["tag"]
     if kind in ("dataset", "view") and fo.dataset_exists(description["dataset"]):
         return rebuild(fo.load_dataset(description["dataset"]), description.get("stages"))
+    if kind == "saved" and reference_file(config).exists():
+        return reference_file(config)
     raise ValueError(
         f"the reference of run {run_key!r} cannot be found again; call compute_diffpath with the same arguments"
     )

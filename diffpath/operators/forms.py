@@ -1,12 +1,13 @@
 """The operator's form: small functions that add inputs, and one that reads them back."""
 
-from dataclasses import fields
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import fiftyone.operators.types as types
 
 from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ..dataset.embeddings import embedding_fields
+from ..dataset.groups import group_fields
 from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
 from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
 from ..model_cards import MODEL_CARDS, find_card
@@ -31,6 +32,7 @@ REFERENCE_CHOICES = {
     "run": "The reference of an earlier run on this dataset",
     "file": "A saved reference",
 }
+_FITTED_BEFORE = ("run", "file")
 RULE_CHOICES = {
     "false_positive_rate": (
         "False-positive rate",
@@ -48,7 +50,7 @@ _EXISTING = {
     INTERRUPTED: ("was interrupted", "Leave this off to go on where it stopped, with the same options as before."),
     DAMAGED: ("has lost fields", "What is left of it is of no use."),
 }
-_METHOD_OPTIONS = tuple(field.name for field in fields(MethodOptions))
+_METHOD_OPTIONS = tuple(field.name for field in fields_of(MethodOptions))
 _COSTLY = ("num_timesteps", "num_noise_draws", "zoom")
 _TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
@@ -60,6 +62,7 @@ def build_form(ctx):
     inputs = types.Object()
     inputs.view_target(ctx, require_flat=True)
     _add_reference(ctx, inputs)
+    _add_groups(ctx, inputs)
     _add_embeddings(ctx, inputs)
     _add_model(ctx, inputs)
     _add_run_key(ctx, inputs)
@@ -103,13 +106,19 @@ def read_form(ctx):
     if chosen := {name: value for name, value in model_options.items() if value is not False}:
         arguments["model_options"] = chosen
     arguments["reference"] = _read_reference(ctx, params)
+    if "groups" in params and _reference_kind(params) not in _FITTED_BEFORE:  # an input that is hidden keeps its value
+        arguments["groups"] = params["groups"]
     return arguments
+
+
+def _reference_kind(params):
+    return params.get("reference_kind", "self")
 
 
 def _read_reference(ctx, params):
     import fiftyone as fo
 
-    kind = params.get("reference_kind", "self")
+    kind = _reference_kind(params)
     if kind == "self":
         return None
     if kind not in REFERENCE_CHOICES:
@@ -139,7 +148,7 @@ def _add_reference(ctx, inputs):
         label="Reference",
         description="Which images are normal",
     )
-    kind = ctx.params.get("reference_kind", "self")
+    kind = _reference_kind(ctx.params)
     if kind == "tag":
         add_choice(inputs, "reference_tag", ctx.dataset.distinct("tags"), "Tag", "the dataset has no sample tags")
     elif kind == "view":
@@ -160,30 +169,58 @@ def _add_reference(ctx, inputs):
         )
 
 
+def _add_groups(ctx, inputs):
+    """A choice among the fields of a reference that is fitted now by which its images may belong together."""
+    kind = _reference_kind(ctx.params)
+    if kind in _FITTED_BEFORE:
+        return
+    samples = ctx.dataset
+    if kind == "dataset":
+        import fiftyone as fo
+
+        name = ctx.params.get("reference_dataset")
+        if not name or not fo.dataset_exists(name):
+            return
+        samples = fo.load_dataset(name)
+    _add_field(
+        inputs,
+        "groups",
+        [name for name in group_fields(samples) if name not in _fields_of_runs(samples)],
+        ctx.params.get("groups"),
+        label="Groups",
+        description="A field by which reference images belong together, such as the video that frames are of: those "
+        "of one group do not vouch for each other; empty to leave out",
+        otherwise="is no field of single values",
+    )
+
+
 def _add_embeddings(ctx, inputs):
     """A choice among the dataset's fields of vectors, where there are any that no run of ours made."""
-    ours = {
-        name
-        for key in ctx.dataset.list_runs(method=METHOD)
-        for name in read_config(ctx.dataset, key)["fields"].values()
-    }
-    names = [name for name in embedding_fields(ctx.dataset) if name not in ours]
-    if not names:
+    _add_field(
+        inputs,
+        "embeddings",
+        [name for name in embedding_fields(ctx.dataset) if name not in _fields_of_runs(ctx.dataset)],
+        ctx.params.get("embeddings"),
+        label="Embeddings",
+        description="A field of vectors whose nearest neighbours in the reference count as well; empty to leave out",
+        otherwise="is no field of vectors",
+    )
+
+
+def _add_field(inputs, name, fields, chosen, *, label, description, otherwise):
+    """An optional choice among fields, where there are any."""
+    if not fields:
         return
     choices = types.AutocompleteView()
-    for name in names:
-        choices.add_choice(name, label=name)
-    prop = inputs.enum(
-        "embeddings",
-        names,
-        default=None,
-        label="Embeddings",
-        view=choices,
-        description="A field of vectors whose nearest neighbours in the reference count as well; empty to leave out",
-    )
-    chosen = ctx.params.get("embeddings")
-    if chosen and chosen not in names:
-        prop.invalid, prop.error_message = True, f"{chosen!r} is no field of vectors; choose one, or leave this empty"
+    for field in fields:
+        choices.add_choice(field, label=field)
+    prop = inputs.enum(name, fields, default=None, label=label, view=choices, description=description)
+    if chosen and chosen not in fields:
+        prop.invalid, prop.error_message = True, f"{chosen!r} {otherwise}; choose one, or leave this empty"
+
+
+def _fields_of_runs(dataset):
+    return {name for key in dataset.list_runs(method=METHOD) for name in read_config(dataset, key)["fields"].values()}
 
 
 def add_rule(ctx, inputs):

@@ -1,0 +1,50 @@
+"""A field by which samples belong together: frames of one video, crops of one picture, slides of one patient."""
+
+import fiftyone as fo
+
+from ..detector import check_groups
+
+_SINGLE_VALUES = (fo.StringField, fo.IntField, fo.ObjectIdField, fo.BooleanField, fo.DateField, fo.DateTimeField)
+_OF_EVERY_SAMPLE = ("id", "filepath", "created_at", "last_modified_at")
+
+
+def group_fields(samples):
+    """Names of the fields that can say what belongs together, and the labels of classifications."""
+    names = []
+    for name, field in samples.get_field_schema().items():
+        if name in _OF_EVERY_SAMPLE:
+            continue
+        if isinstance(field, _SINGLE_VALUES):
+            names.append(name)
+        elif isinstance(field, fo.EmbeddedDocumentField) and issubclass(field.document_type, fo.Classification):
+            names.append(f"{name}.label")
+        elif isinstance(field, fo.EmbeddedDocumentField) and issubclass(field.document_type, fo.Group):
+            names.append(f"{name}.id")
+    return names
+
+
+def read_groups(samples, field):
+    """The group of each sample, as small numbers.
+
+    Args:
+        samples: a ``fo.Dataset`` or ``fo.DatasetView``
+        field: a field of single values, such as ``"video"`` or ``"scene.label"``
+
+    Returns:
+        ``{sample id: int}``; a sample without a value is a group of its own
+
+    Raises:
+        ValueError: if there is no such field, it holds something else, or its groups are too few
+    """
+    name = samples.name or samples.dataset_name
+    if not isinstance(samples.get_field(field), _SINGLE_VALUES):
+        what = "is not there" if samples.get_field(field) is None else "holds no single values"
+        choices = ", ".join(map(repr, group_fields(samples))) or "none"
+        raise ValueError(f"the groups field {field!r} of {name!r} {what}; its fields of single values are {choices}")
+    numbers = {}
+    groups = {
+        sample_id: numbers.setdefault(("without", sample_id) if value is None else value, len(numbers))
+        for sample_id, value in zip(*samples.values(["id", field]))
+    }
+    check_groups(list(groups.values()))
+    return groups
