@@ -10,6 +10,7 @@ from conftest import read_demo
 from PIL import Image
 
 from benchmarks.accuracy import large, peers, solar
+from benchmarks.accuracy.bounds import flagged_shares, supervised_pairs
 from benchmarks.accuracy.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.accuracy.datasets import split
 from benchmarks.accuracy.descriptors import default_descriptor, descriptor, statistics
@@ -290,6 +291,26 @@ def test_pairs_are_ordered_and_their_minimum_is_named():
     assert len(results) == 6 and all(len(runs) == 2 for runs in results.values())
     assert figures["worst_pair"] == ("c", "a")  # one-sided: a lies far below c
     assert figures["average"] == pytest.approx(np.mean([r["auroc"] for runs in results.values() for r in runs]))
+
+
+def test_a_classifier_that_sees_both_sets_tells_apart_what_a_detector_cannot():
+    """One set lies within the other, and where it lies is known only to who has seen it."""
+    rng = np.random.default_rng(0)
+    features = {"wide": rng.normal(size=(300, 3)), "within": 0.1 * rng.normal(size=(300, 3)) + 0.3}
+    splits = {(name, 0): split(np.arange(300).astype(str), 0) for name in features}
+    pairs = [("wide", "within")]
+    alone = run_pairs(features, splits, lambda seed: AnomalyDetector(), pairs, (0,))
+    both = supervised_pairs(features, splits, pairs, (0,))
+    assert alone["wide", "within"][0]["auroc"] < 0.3 and both["wide", "within"][0]["auroc"] > 0.95
+
+
+def test_flagged_shares_are_those_of_test_images_without_groups_and_with_them():
+    rng = np.random.default_rng(1)
+    sources = np.repeat(np.arange(60), 5).astype(str)
+    X = np.repeat(rng.normal(size=(60, 3)), 5, axis=0) + 0.02 * rng.normal(size=(300, 3))
+    splits = {seed: split(sources, seed) for seed in range(3)}
+    plain, grouped = flagged_shares(X, sources, splits, lambda seed: AnomalyDetector(random_state=seed), range(3))
+    assert plain > 0.4 and grouped < 0.15
 
 
 # Corruptions
