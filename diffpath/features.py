@@ -25,6 +25,7 @@ QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 CORRELATION_LAG = 4  # pixels
 FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
 DESCRIPTOR = "with spectrum"  # another name when other numbers are computed
+HEATMAP_TIMES = (0.15, 0.75)  # fractions of the schedule
 ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
 _TINY = 1e-12  # below any mean square of errors that a network makes
@@ -117,6 +118,25 @@ def error_spectrum(score_error):
     by_band = [(power * band).sum(dim=(-2, -1)) / band.sum().clamp_min(1) for band in bands]
     relative = torch.stack(by_band, dim=-1) / power.mean(dim=(-2, -1)).clamp_min(_TINY).unsqueeze(-1)
     return relative.clamp_min(_LEAST_SHARE).log().mean(dim=1)
+
+
+def heatmaps(dissimilarity, time):
+    """Where the reconstruction differs in structure.
+
+    The middle of the path shows it best: early on the reconstruction is the image itself,
+    late it is what the model makes of noise.
+
+    Args:
+        dissimilarity: 1 − SSIM with ``HEATMAP_C``, float32 ``(N, D, T, H, W)``
+        time: u, float32 ``(T,)``, as a fraction of the schedule
+
+    Returns:
+        float32 ``(N, H, W)`` in [0, 1]: the mean over draws and the timesteps within
+        ``HEATMAP_TIMES``, or over all where none is, clipped
+    """
+    middle = (time >= HEATMAP_TIMES[0]) & (time <= HEATMAP_TIMES[1])
+    chosen = dissimilarity[:, :, middle] if middle.any() else dissimilarity
+    return chosen.mean(dim=(1, 2)).clamp(0, 1)
 
 
 def error_maps(score_error):

@@ -12,12 +12,12 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from .errors import ModelError
-from .features import DESCRIPTOR, error_maps, path_statistics, six_features, statistic_names
+from .features import DESCRIPTOR, error_maps, heatmaps, path_statistics, six_features, statistic_names
 from .images import PREPROCESSING, prepare_image, split_images
 from .memory import is_out_of_memory, release_memory
 from .models import BUNDLED_MODEL, Tiles, load_model
 from .options import MODEL_OPTIONS, MethodOptions
-from .ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
+from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
 HEATMAP_WINDOW = dict(window=7, sigma=None)
@@ -43,8 +43,8 @@ class DiffPathResult:
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
             followed by ``profile`` and by ``statistics`` where the preset uses them, and by
             ``zoomed``
-        heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over timesteps,
-            clipped, at the method's resolution times ``zoom``; high where the model's
+        heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over the middle of the
+            path, clipped, at the method's resolution times ``zoom``; high where the model's
             reconstruction differs in structure
         error_maps: float32 ``(N, H, W)`` in [0, 1]: the size of the score error around each
             pixel, on a logarithmic scale; finds small foreign parts better than 1 − SSIM.
@@ -285,15 +285,13 @@ class DiffPathV2:
         moments = LocalMoments(originals, path.reconstruction, **window)
         dissimilarity = moments.dissimilarity(options.ssim_c)
         # Weights and profile may follow the paper; a heatmap must point at what is wrong
+        of_map = moments
         if window != HEATMAP_WINDOW:
-            heatmaps = LocalMoments(originals, path.reconstruction, **HEATMAP_WINDOW).dissimilarity(RECONSTRUCTION_C)
-        elif options.ssim_c != RECONSTRUCTION_C:
-            heatmaps = moments.dissimilarity(RECONSTRUCTION_C)
-        else:
-            heatmaps = dissimilarity
+            of_map = LocalMoments(originals, path.reconstruction, **HEATMAP_WINDOW)
+        time = timesteps / predictor.num_train_timesteps
         features = six_features(
             path.score_error,
-            timesteps / predictor.num_train_timesteps,
+            time,
             error_power=options.error_power,
             weights=self._at_network_side(dissimilarity) if options.ssim_weighting else None,
         )
@@ -306,7 +304,7 @@ class DiffPathV2:
             statistics=statistics.cpu().numpy(),
             zoomed=np.zeros((len(images), 0), np.float32),
             descriptor=torch.cat(parts, dim=1).cpu().numpy(),
-            heatmaps=heatmaps.mean(dim=(1, 2)).clamp(0, 1).cpu().numpy(),
+            heatmaps=heatmaps(of_map.dissimilarity(HEATMAP_C), time).cpu().numpy(),
             error_maps=error_maps(path.score_error).cpu().numpy(),
         )
 

@@ -6,7 +6,7 @@ from conftest import read_demo
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.localisation import paste
+from benchmarks.accuracy.localisation import paste
 from diffpath import DiffPathV2
 
 SIZE, PATCH, COUNT = 32, 12, 20
@@ -50,11 +50,11 @@ def test_the_error_map_finds_drawings_better_than_the_heatmap_and_noise_as_well(
 
 
 def test_the_heatmap_is_high_on_pasted_patches_on_average(measured):
-    assert np.mean(list(measured.values())) >= 0.85, measured
+    assert np.mean(list(measured.values())) >= 0.9, measured
 
 
 def test_the_heatmap_is_high_on_drawings_pasted_into_photos(measured):
-    assert measured["photos", "drawings"] >= 0.85, measured
+    assert measured["photos", "drawings"] >= 0.9, measured
 
 
 def test_no_kind_of_patch_is_missed(measured):

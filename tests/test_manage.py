@@ -20,7 +20,7 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import heartbeat, iterate_diffpath, manage
+from diffpath.dataset import heartbeat, iterate_diffpath, manage, runs
 from diffpath.dataset.appearance import color_maps, uncolor_maps
 from diffpath.dataset.maps import MAPS
 
@@ -293,6 +293,24 @@ def test_an_interrupted_run_is_continued_with_the_same_view_of_the_model(dataset
     interrupted(dataset, dataset, model_options={"prediction_type": "epsilon"})
     run = continue_diffpath(dataset, "k", progress=False)
     assert run.num_scored == 12 and run.config["made_by"]["model_options"]["prediction_type"] == "epsilon"
+
+
+def test_maps_of_an_older_version_are_not_mixed_with_new_ones(dataset):
+    def made_before(run_key):
+        config = runs.read_config(dataset, run_key)
+        runs.write_config(dataset, run_key, {**config, "heatmap_scale": [0.0, 0.5]})
+
+    interrupted(dataset, dataset)
+    made_before("k")
+    with pytest.raises(ValueError, match="another version of diffpath.*overwrite=True"):
+        continue_diffpath(dataset, "k")
+    for heatmaps in (True, False):
+        compute_diffpath(dataset, run_key="k", overwrite=True, heatmaps=heatmaps, **FAST)
+        made_before("k")
+        if heatmaps:
+            with pytest.raises(ValueError, match="another version of diffpath.*overwrite=True"):
+                update_diffpath(dataset, "k")
+    update_diffpath(dataset, "k", progress=False)  # without maps there is nothing to mix
 
 
 def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):

@@ -157,8 +157,8 @@ def write_solar(folder, rows, provenance):
     )
 
 
-def write_localisation(folder, rows, provenance):
-    """``localisation.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
+def write_localisation(folder, title, rows, provenance):
+    """``title.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
     folder.mkdir(parents=True, exist_ok=True)
     cases = list(dict.fromkeys(key[:2] for key in rows))
     lines = [
@@ -172,9 +172,9 @@ def write_localisation(folder, rows, provenance):
     for name in dict.fromkeys(key[2] for key in rows):
         cells = [rows[(*case, name)] for case in cases if (*case, name) in rows]
         lines.append(f"| {name} | " + " | ".join(f"{c['auroc']:.3f} / {c['pro']:.3f}" for c in cells) + " |")
-    (folder / "localisation.md").write_text("\n".join(lines) + "\n")
+    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
-    (folder / "localisation.json").write_text(
+    (folder / f"{title}.json").write_text(
         json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
     )
 

@@ -44,7 +44,7 @@ def pairs(arguments):
     evaluations = Evaluations(load_predictor(arguments.model))
     sets = _sets(arguments)
     rows = _rows(arguments, _chosen(arguments, evaluations), sets, permutations(sets, 2))
-    title = _pairs_title("pairs", arguments)
+    title = _title_of_sets("pairs", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
 
@@ -59,7 +59,7 @@ def supervised(arguments):
         results = supervised_pairs(features[name], splits, permutations(sets, 2), arguments.seeds)
         rows[name] = {"evaluations": method.evaluations, "group": "supervised", "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
-    title = _pairs_title("supervised", arguments)
+    title = _title_of_sets("supervised", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
 
@@ -131,7 +131,7 @@ def large_pairs(arguments):
     predictor = load_predictor(arguments.model)
     methods = large.methods(predictor, zooms=(2, ZOOM), draws=(1 + ZOOM**2,))
     rows = _rows(arguments, methods, sets, permutations(sets, 2))
-    title = _pairs_title("large-pairs", arguments)
+    title = _title_of_sets("large-pairs", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, Evaluations(predictor), sets))
 
 
@@ -183,9 +183,11 @@ def localisation(arguments):
     """Pixel AUROC and PRO of maps on pasted patches, for the first split."""
     arguments.seeds = [0]
     evaluations = Evaluations(load_predictor(arguments.model))
-    rows = places.measure(evaluations)
-    sets = {name: load_set(name) for name in places.GROUNDS}
-    report.write_localisation(arguments.output, rows, _provenance(arguments, evaluations, sets))
+    grounds = places.GROUNDS if arguments.sets == "development" else (*places.GROUNDS, *places.TEST_GROUNDS)
+    rows = places.measure(evaluations, grounds)
+    sets = {name: load_set(name) for name in grounds}
+    title = _title_of_sets("localisation", arguments)
+    report.write_localisation(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
 
 def _rows(arguments, methods, sets, pairs, splits=None):
@@ -229,7 +231,7 @@ def _title(title, arguments, usual):
     return title if count == usual else f"{title}-{count or 'all'}"
 
 
-def _pairs_title(title, arguments):
+def _title_of_sets(title, arguments):
     """A table of all sets, too, has a file of its own."""
     return _title(title if arguments.sets == "development" else f"{title}-all", arguments, POOL)
 

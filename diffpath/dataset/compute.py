@@ -16,7 +16,7 @@ from .embeddings import read_embeddings
 from .heartbeat import beating, is_alive
 from .judging import judge
 from .manage import delete_diffpath
-from .maps import run_folder
+from .maps import check_scales, run_folder
 from .references import check_images, resolve_reference, serialize
 from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, reference_file, write_config
 from .scanning import Scanner, show_progress
@@ -225,6 +225,7 @@ def _begin(dataset, run_key, made_by, heatmaps, asked, overwrite):
             )
         begun = {**config["made_by"], "options": complete_options(config["made_by"]["options"])}
         if begun == made_by and config["heatmaps"] == heatmaps:
+            check_scales(config)
             return config
         raise ValueError(
             f"run {run_key!r} was interrupted and had other options; call it with the same ones to go on, "

@@ -27,7 +27,7 @@ class MapKind:
 
 # By kind of field
 MAPS = {
-    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.5), "#ff5a1f"),
+    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.25), "#ff5a1f"),
     "error_map": MapKind("error_maps", "error-maps", (0.3, 0.9), "#d6249f"),
 }
 
@@ -41,6 +41,15 @@ def run_folder(dataset, run_key):
 def map_folder(folder, kind):
     """Where in a run's folder its maps of a kind are."""
     return Path(folder) / MAPS[kind].folder
+
+
+def check_scales(config):
+    """Refuses to add maps to a run that an older version made, whose maps look otherwise."""
+    if config["heatmaps"] and any(list(config[f"{kind}_scale"]) != list(made.scale) for kind, made in MAPS.items()):
+        raise ValueError(
+            "the run's maps were made by another version of diffpath, on another scale; compute the run again with "
+            "overwrite=True"
+        )
 
 
 def write_map(values, kind, folder, sample_id):

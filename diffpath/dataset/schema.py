@@ -35,7 +35,7 @@ _DESCRIPTIONS = {
     "correlation over 4 pixels, mean 1 - SSIM with its standard constants; then the error's logarithmic size in each "
     "quadrant, and its power in bands of spatial frequency",
     "zoomed": "Features, profile and statistics, as far as the run has them, of the image seen larger, in tiles",
-    "heatmap": "1 - SSIM between image and reconstruction, averaged over timesteps; PNG levels 0 to 255 are "
+    "heatmap": "1 - SSIM between image and reconstruction, averaged over the middle timesteps; PNG levels 0 to 255 are "
     "{:g} to {:g}".format(*MAPS["heatmap"].scale),
     "error_map": "Size of the score error around each pixel, on a logarithmic scale where 0 is a thousandth of the "
     "noise's and 1 all of it; finds foreign parts better than the heatmap; PNG levels 0 to 255 are "

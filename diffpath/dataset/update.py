@@ -3,6 +3,7 @@
 from .compute import check_samples, set_batch_size
 from .embeddings import Embeddings, NoEmbeddings
 from .judging import write_scores
+from .maps import check_scales
 from .runs import DiffPathRun, read_finished, saved_reference, write_config
 from .scanning import Scanner, show_progress
 from .stores import FieldStore
@@ -41,6 +42,7 @@ def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers
 
     dataset = check_samples(samples, run_key)
     config = read_finished(dataset, run_key)
+    check_scales(config)
     made_by, fields = config["made_by"], config["fields"]
     model_options = dict(made_by.get("model_options", {}))
     if model is not None:

@@ -239,7 +239,12 @@ def add_rule(ctx, inputs):
         check_rule(rule, level)
     except ValueError as error:
         prop.invalid, prop.error_message = True, str(error)
-    inputs.str("tag", default=None, label="Tag", description="Give the flagged images this sample tag; empty for none")
+    inputs.str(
+        "tag",
+        default=None,
+        label="Tag the flagged",
+        description="Give the flagged images this sample tag; empty for none",
+    )
 
 
 def read_rule(params):
