@@ -10,8 +10,8 @@ from conftest import read_demo
 from PIL import Image
 
 from benchmarks.accuracy import large, peers, solar
-from benchmarks.accuracy.bounds import flagged_shares, supervised_pairs
-from benchmarks.accuracy.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from benchmarks.accuracy.bounds import flagged_shares, supervised_corruptions, supervised_pairs
+from benchmarks.accuracy.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt
 from benchmarks.accuracy.datasets import split
 from benchmarks.accuracy.descriptors import default_descriptor, descriptor, statistics
 from benchmarks.accuracy.evaluations import Evaluations, load_predictor, random_weights
@@ -302,6 +302,18 @@ def test_a_classifier_that_sees_both_sets_tells_apart_what_a_detector_cannot():
     alone = run_pairs(features, splits, lambda seed: AnomalyDetector(), pairs, (0,))
     both = supervised_pairs(features, splits, pairs, (0,))
     assert alone["wide", "within"][0]["auroc"] < 0.3 and both["wide", "within"][0]["auroc"] > 0.95
+
+
+def test_a_classifier_of_corruptions_knows_those_that_it_was_shown_and_each_has_a_family():
+    rng = np.random.default_rng(2)
+    shifts = {"a": (2, 0, 0), "b": (0, 2, 0), "c": (-2, 0, 0)}
+    clean, normal = rng.normal(size=(200, 3)), rng.normal(size=(200, 3))
+    corrupted, asked = ({kind: rng.normal(size=(100, 3)) + shift for kind, shift in shifts.items()} for _ in range(2))
+    test = {kind: (normal, anomalies) for kind, anomalies in asked.items()}
+    own = supervised_corruptions(clean, corrupted, test, lambda kind: [kind])
+    other = supervised_corruptions(clean, corrupted, test, lambda kind: ["a" if kind == "c" else "c"])
+    assert min(own.values()) > 0.85 and max(other["a"], other["c"]) < 0.6
+    assert sorted(kind for kinds in FAMILIES.values() for kind in kinds) == sorted(CORRUPTIONS)
 
 
 def test_flagged_shares_are_those_of_test_images_without_groups_and_with_them():

@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy fetch          # the packages, the image sets
     python -m benchmarks.accuracy pairs          # all ordered pairs, every method
     python -m benchmarks.accuracy supervised     # the pairs by a classifier that has seen both sets
+    python -m benchmarks.accuracy supervised-corruptions
     python -m benchmarks.accuracy calibration    # how much of a set's own kind is flagged
     python -m benchmarks.accuracy ablations      # development sets only
     python -m benchmarks.accuracy corruptions
@@ -41,6 +42,7 @@ COMMANDS = {
     "fetch": runs.fetch,
     "pairs": runs.pairs,
     "supervised": runs.supervised,
+    "supervised-corruptions": runs.supervised_corruption_kinds,
     "calibration": runs.calibration,
     "paper": runs.paper,
     "ablations": runs.ablations,

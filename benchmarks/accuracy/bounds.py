@@ -1,7 +1,10 @@
-"""Two questions about the pairs beside how well they are told apart.
+"""Questions beside how well anomalies are told apart.
 
 :func:`supervised_pairs`: what does a classifier reach that has seen both sets? No detector that knows
 one of them alone can be expected to do better with the same features.
+
+:func:`supervised_corruptions`: and one that was shown corrupted pictures of the reference, of the kind
+in question or of others?
 
 :func:`flagged_shares`: are as many images of the reference's own kind flagged as the level says,
 where these are of pictures that the reference has not?
@@ -39,6 +42,24 @@ def supervised_pairs(features, splits, pairs, seeds):
             truth = np.repeat([0, 1], [len(part) for part in known])
             machine = make_pipeline(StandardScaler(), SVC()).fit(np.vstack(known), truth)
             results[inside, outside].append(metrics(*(machine.decision_function(part) for part in asked)))
+    return results
+
+
+def supervised_corruptions(clean, corrupted, test, seen_kinds):
+    """AUROC by kind of a classifier of clean and corrupted reference images.
+
+    Args:
+        clean: features of the reference's images, ``(N, D)``
+        corrupted: kind -> those of some of them, corrupted
+        test: kind -> (features of clean test images, of corrupted ones)
+        seen_kinds: kind -> the kinds that the classifier is shown when it is asked for this one
+    """
+    results = {}
+    for kind, parts in test.items():
+        shown = np.vstack([corrupted[other] for other in seen_kinds(kind)])
+        truth = np.repeat([0, 1], [len(clean), len(shown)])
+        machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced")).fit(np.vstack([clean, shown]), truth)
+        results[kind] = metrics(*(machine.decision_function(part) for part in parts))["auroc"]
     return results
 
 

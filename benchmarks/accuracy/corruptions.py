@@ -16,6 +16,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter, map_coordinates, zoom
 
+FAMILIES = {
+    "noise": ("Gaussian noise", "shot noise", "impulse noise"),
+    "blur": ("defocus blur", "glass blur", "motion blur", "zoom blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic transform", "pixelate", "JPEG"),
+}
 SEVERITIES = (1, 2, 3, 4, 5)
 FULL_SIZE = 112  # pixels, from which a picture counts as one of 224 and not of 32
 

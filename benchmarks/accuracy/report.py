@@ -130,6 +130,28 @@ def write_calibration(folder, rows, level, provenance):
     )
 
 
+def write_supervised_corruptions(folder, rows, provenance):
+    """``supervised-corruptions.md`` and ``.json``: rows (set, what a classifier was shown) -> AUROC by kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = list(next(iter(rows.values())))
+    lines = ["# Corruptions of severity 3 with the answer known, AUROC", "", *_provenance_lines(provenance)]
+    lines += [
+        "A classifier of the descriptors of the reference's images and of corrupted copies of some of them, against "
+        "other images, clean and corrupted.",
+        "",
+        "| set | shown corrupted by | average | " + " | ".join(kinds) + " |",
+        "|---" * (3 + len(kinds)) + "|",
+    ]
+    for (name, label), row in rows.items():
+        cells = " | ".join(f"{row[kind]:.3f}" for kind in kinds)
+        lines.append(f"| {name} | {label} | **{np.mean(list(row.values())):.3f}** | {cells} |")
+    (folder / "supervised-corruptions.md").write_text("\n".join(lines) + "\n")
+    stored = [{"set": a, "shown": b, **row} for (a, b), row in rows.items()]
+    (folder / "supervised-corruptions.json").write_text(
+        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
+    )
+
+
 def write_solar(folder, rows, provenance):
     """``solar.md``, ``.json``: rows (view, cells, reading) -> AUROC by seed on the development and the test part.
 

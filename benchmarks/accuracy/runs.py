@@ -11,8 +11,8 @@ from . import large, report
 from . import localisation as places
 from . import paper as papers
 from . import solar as cells
-from .bounds import LEVEL, flagged_shares, supervised_pairs
-from .corruptions import CORRUPTIONS, corrupt
+from .bounds import LEVEL, flagged_shares, supervised_corruptions, supervised_pairs
+from .corruptions import CORRUPTIONS, FAMILIES, corrupt
 from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, ZOOM, load_full_set, load_large_set, load_set, split
 from .evaluations import Evaluations, load_predictor
 from .given import load_folder, load_zoo
@@ -30,6 +30,7 @@ CORRUPTED_METHODS = (
 CORRUPTED_COUNT = {1: 10, 2: 10, 3: 30, 4: 10, 5: 10}  # images of each kind, by severity
 BOUNDED = ("diffpath, default", "frozen features", "diffpath fused with frozen features")
 CALIBRATED = ("diffpath, default", "diffpath fused with frozen features")
+SHOWN_COUNT = 60  # reference images of which a classifier is shown corrupted copies
 _AT_ONCE = 1000  # images whose statistics fit in memory
 
 
@@ -61,6 +62,38 @@ def supervised(arguments):
         print(report.pair_line(name, summary(results)), flush=True)
     title = _title_of_sets("supervised", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def supervised_corruption_kinds(arguments):
+    """The corruptions by a classifier that was shown corrupted reference images: what the descriptor allows."""
+    arguments.seeds = [0]
+    evaluations = Evaluations(load_predictor(arguments.model))
+    method = _on_images(METHODS["diffpath, default"], evaluations)
+    family = {kind: name for name, kinds in FAMILIES.items() for kind in kinds}
+    shown = {
+        "the kind itself": lambda kind: [kind],
+        "all kinds": lambda kind: CORRUPTIONS,
+        "all other kinds": lambda kind: [other for other in CORRUPTIONS if other != kind],
+        "all kinds of other families": lambda kind: [other for other in CORRUPTIONS if family[other] != family[kind]],
+    }
+    sets, rows = {name: load_set(name) for name in CORRUPTED_SETS}, {}
+    for name, made in sets.items():
+        parts = split(made.sources, 0)
+        clean, normal = (method.features(made.images[parts[part]]) for part in ("fit", "test"))
+        seen, asked = (
+            {kind: method.features(corrupt(made.images[parts[part]][:count], kind, 3)) for kind in CORRUPTIONS}
+            for part, count in (("fit", SHOWN_COUNT), ("test", CORRUPTED_COUNT[3]))
+        )
+        test = {kind: (normal, anomalies) for kind, anomalies in asked.items()}
+        detector = method.detector(0).fit(clean)
+        scores = {kind: map(detector.score_samples, pair) for kind, pair in test.items()}
+        rows[name, "none: the density"] = {kind: metrics(*pair)["auroc"] for kind, pair in scores.items()}
+        for label, kinds in shown.items():
+            rows[name, label] = supervised_corruptions(clean, seen, test, kinds)
+        for key, row in rows.items():
+            if key[0] == name:
+                print(f"{name:<14}shown {key[1]:<30}{np.mean(list(row.values())):.3f}", flush=True)
+    report.write_supervised_corruptions(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
 def calibration(arguments):

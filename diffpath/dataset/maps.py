@@ -27,7 +27,7 @@ class MapKind:
 
 # By kind of field
 MAPS = {
-    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.25), "#ff5a1f"),
+    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.15), "#ff5a1f"),
     "error_map": MapKind("error_maps", "error-maps", (0.3, 0.9), "#d6249f"),
 }
 
