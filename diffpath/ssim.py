@@ -13,7 +13,6 @@ structure differs, and ``HEATMAP_C`` points at it best (measured by
 import functools
 
 import torch
-from torch.nn.functional import conv2d
 
 DATA_RANGE = 2.0
 STANDARD_C = ((0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2)
@@ -43,11 +42,10 @@ class LocalMoments:
     def __init__(self, images, reconstruction, *, window, sigma):
         if window < 3 or window % 2 == 0:
             raise ValueError(f"ssim_window must be odd and at least 3, got {window}")
-        kernel = _window_weights(window, sigma)
-        self.mean_x, self.mean_y = _local_mean(images, kernel), _local_mean(reconstruction, kernel)
-        self.variances = _local_mean(images**2, kernel) - self.mean_x**2
-        self.variances = self.variances + _local_mean(reconstruction**2, kernel) - self.mean_y**2
-        self.covariance = _local_mean(images * reconstruction, kernel) - self.mean_x * self.mean_y
+        self.mean_x, self.mean_y = local_mean(images, window, sigma), local_mean(reconstruction, window, sigma)
+        self.variances = local_mean(images**2, window, sigma) - self.mean_x**2
+        self.variances = self.variances + local_mean(reconstruction**2, window, sigma) - self.mean_y**2
+        self.covariance = local_mean(images * reconstruction, window, sigma) - self.mean_x * self.mean_y
 
     def dissimilarity(self, c):
         """1 − SSIM with constants (C₁, C₂), as the mean over channels, ``(..., H, W)`` in [0, 2]."""
@@ -57,36 +55,28 @@ class LocalMoments:
         return (1 - similarity).mean(dim=-3)
 
 
-def local_mean(values, window):
-    """Means over a square window, the border mirrored with its edge pixels.
+def local_mean(values, window, sigma=None):
+    """Means over a window, the border mirrored with its edge pixels.
+
+    Along each axis this is one product with a matrix: many times faster on a processor than
+    a convolution of single channels.
 
     Args:
         values: float32 ``(..., H, W)``
         window: side of the window in pixels, odd
+        sigma: standard deviation of a Gaussian window in pixels, or None for a uniform one
     """
-    return _local_mean(values, _window_weights(window, None))
+    down, across = (_averaging(size, window, sigma).to(values.device) for size in values.shape[-2:])
+    return down @ (values @ across.T)
 
 
-@functools.lru_cache
-def _window_weights(window, sigma):
-    if sigma is None:
-        return torch.full((window,), 1 / window)
+@functools.lru_cache(maxsize=32)
+def _averaging(size, window, sigma):
+    """The matrix ``(size, size)`` that takes the values along an axis to their means."""
     offsets = torch.arange(window, dtype=torch.float64) - window // 2
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    return (weights / weights.sum()).float()
-
-
-def _local_mean(values, kernel):
-    """Separable filtering of the last two axes, the border mirrored with its edge pixels."""
-    kernel = kernel.to(values.device)
-    height, width = values.shape[-2:]
-    flat = values.reshape(-1, 1, height, width)
-    flat = flat[..., _mirrored(height, len(kernel) // 2, values.device), :]
-    flat = flat[..., _mirrored(width, len(kernel) // 2, values.device)]
-    flat = conv2d(conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return flat.view(values.shape)
-
-
-def _mirrored(size, padding, device):
-    positions = torch.arange(-padding, size + padding, device=device) % (2 * size)
-    return torch.where(positions < size, positions, 2 * size - 1 - positions)
+    weights = torch.ones_like(offsets) if sigma is None else torch.exp(-0.5 * (offsets / sigma) ** 2)
+    places = (torch.arange(size).unsqueeze(1) + torch.arange(window) - window // 2) % (2 * size)
+    places = torch.where(places < size, places, 2 * size - 1 - places)
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix.scatter_add_(1, places, (weights / weights.sum()).expand(size, window))
+    return matrix.float()
