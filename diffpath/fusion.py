@@ -3,13 +3,16 @@
     s_d      the density's score, −log-likelihood                       diffusion score
     s_e      mean distance from z / |z| to its k nearest in the reference  embedding score
     p_d, p_e their tail probabilities under the reference, as by ``EmpiricalNull``
-    s        −log p_d − log p_e                                         fused score
+    f        −log p_d − log p_e                                         Fisher's statistic
+    s        f − log(1 + f)                                             fused score
 
-s is Fisher's statistic for combining tests. Its parts depend on each other, so that no
-χ²-distribution is assumed: s is calibrated like any score, by the reference images' own,
-each by a fit that did not see it. Tail probabilities are smooth beyond the farthest
-reference image, where ranks would all be 1 / (n + 1), so that an image that only one part
-finds, but clearly, ranks above one that both find a little odd.
+s is −log of Fisher's p-value of two independent tests, e⁻ᶠ (1 + f): exponential where they
+are. Here they depend on each other, so that no distribution is assumed: s is calibrated
+like any score, by the reference images' own, each by a fit that did not see it. Only
+without a clean reference is its tail taken for nearly exponential, at a rate of its own.
+Tail probabilities are smooth beyond the farthest reference image, where ranks would all be
+1 / (n + 1), so that an image that only one part finds, but clearly, ranks above one that
+both find a little odd.
 
 Distances between normalised embeddings: Sun, Ming, Zhu & Li 2022, "Out-of-distribution
 detection with deep nearest neighbors". What was tried beside all this, and how accurate it
@@ -120,7 +123,8 @@ class FusedDetector(CalibratedDetector):
 
     def fuse(self, parts):
         """Fused scores of ``part_scores``, float64 ``(n_samples,)``, at least 0, rising with each part."""
-        return -np.log(self.part_p_values(parts)).sum(axis=1)
+        fisher = -np.log(self.part_p_values(parts)).sum(axis=1)
+        return fisher - np.log1p(fisher)
 
     def score_samples(self, X):
         """Fused scores, **higher = more anomalous**, float64 ``(n_samples,)``.
@@ -163,9 +167,7 @@ class FusedDetector(CalibratedDetector):
         for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
             setattr(detector, name, arrays[name])
         detector.n_features_in_ = detector.detector_.n_features_in_ + detector.embedding_length
-        points = arrays["points"]
-        count = arrays.get("num_neighbours", min(detector.num_neighbours, len(points) - 1))  # which older files lack
-        detector._neighbours = _Neighbours(points, int(count))
+        detector._neighbours = _Neighbours(arrays["points"], int(arrays["num_neighbours"]))
         detector._tail_parts = arrays["tail_parts"]
         detector._fit_tails()
         inner = detector.detector_

@@ -14,7 +14,8 @@ from .fusion import FusedDetector
 from .options import complete_options
 
 # What a file says it is, and the detector in it
-_FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 1, fused": FusedDetector}
+_FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 2, fused": FusedDetector}
+_ANY_FORMAT = "diffpath reference "
 
 # What must be equal for descriptors to be comparable, and how one makes it so
 _WAYS_OUT = {
@@ -118,6 +119,8 @@ class Reference:
             with safe_open(str(path), framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") not in _FORMATS:
+                    if metadata.get("format", "").startswith(_ANY_FORMAT):
+                        raise ReferenceSetError(f"{path} is of another version of diffpath; make the reference again")
                     raise ReferenceSetError(f"{path} holds no diffpath reference; give another path")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as error:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy.spatial.distance import cdist
-from scipy.stats import binom
+from scipy.stats import binom, combine_pvalues
 from sklearn.metrics import roc_auc_score
 
 from diffpath import AnomalyDetector, FusedDetector, Reference, load_reference
@@ -60,12 +62,13 @@ def test_the_fused_score_rises_with_each_part_and_its_p_value_falls():
         assert (np.diff(detector.calibration_.p_values(fused)) <= 0).all(), part
 
 
-def test_the_fused_score_is_fishers_statistic_of_the_parts():
+def test_the_fused_score_is_fishers_p_value_of_the_parts():
     detector = FusedDetector(LENGTH).fit(samples(np.random.default_rng(3), 80))
     parts = detector.part_scores(samples(np.random.default_rng(4), 20))
     p_values = detector.part_p_values(parts)
     assert ((0 < p_values) & (p_values <= 1)).all()
-    np.testing.assert_allclose(detector.fuse(parts), -np.log(p_values[:, 0] * p_values[:, 1]))
+    combined = [combine_pvalues(pair, method="fisher").pvalue for pair in p_values]
+    np.testing.assert_allclose(detector.fuse(parts), -np.log(combined), rtol=1e-6)
 
 
 def test_what_only_one_part_sees_is_found_and_what_both_see_a_little_is_found_better():
@@ -155,6 +158,16 @@ def test_a_saved_reference_with_embeddings_gives_identical_scores(tmp_path, opti
     assert loaded.detector.threshold_ == reference.detector.threshold_
     with pytest.raises(ReferenceSetError, match="its embedding_length is 16, here it is None"):
         loaded.checked({"model_fingerprint": "0", "options": {}})
+
+
+def test_a_file_of_an_older_fused_score_is_refused_with_the_way_out(tmp_path):
+    made_by = {"model_fingerprint": "0", "options": {}, "embedding_length": LENGTH}
+    Reference.of(samples(np.random.default_rng(12), 20), made_by).save(tmp_path / "r.safetensors")
+    with safe_open(tmp_path / "r.safetensors", framework="numpy") as file:
+        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    save_file(arrays, tmp_path / "r.safetensors", {**metadata, "format": "diffpath reference 1, fused"})
+    with pytest.raises(ReferenceSetError, match="of another version of diffpath; make the reference again"):
+        load_reference(tmp_path / "r.safetensors")
 
 
 def test_samples_that_cannot_be_fitted_are_refused_with_their_reason():

@@ -2,8 +2,6 @@
 
 import fiftyone as fo
 
-from ..detector import check_groups
-
 _SINGLE_VALUES = (fo.StringField, fo.IntField, fo.ObjectIdField, fo.BooleanField, fo.DateField, fo.DateTimeField)
 _OF_EVERY_SAMPLE = ("id", "filepath", "created_at", "last_modified_at")
 
@@ -36,6 +34,8 @@ def read_groups(samples, field):
     Raises:
         ValueError: if there is no such field, it holds something else, or its groups are too few
     """
+    from ..detector import check_groups
+
     name = samples.name or samples.dataset_name
     if not isinstance(samples.get_field(field), _SINGLE_VALUES):
         what = "is not there" if samples.get_field(field) is None else "holds no single values"
