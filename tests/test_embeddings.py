@@ -220,7 +220,8 @@ def test_an_interrupted_run_is_continued_with_its_embeddings(dataset, reference)
         compute_diffpath(dataset, run_key="k", **{**options, "embeddings": None})
     continue_diffpath(dataset, "k", progress=False)
     compute_diffpath(dataset, run_key="whole", progress=False, **options)
-    np.testing.assert_allclose(dataset.values("k_score"), dataset.values("whole_score"), atol=0.05)  # ranks
+    # Below the median a tail probability is a rank, which may differ by one
+    np.testing.assert_allclose(dataset.values("k_score"), dataset.values("whole_score"), atol=0.05)
 
 
 def test_a_run_with_embeddings_is_renamed_described_and_deleted_with_its_parts_and_without_the_users_field(dataset):
