@@ -86,7 +86,6 @@ def write_corruptions(folder, title, rows, counts, provenance):
 
     ``counts`` says how many of them, by severity.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [f"# {title.replace('-', ' ').capitalize()}", "", *_provenance_lines(provenance), ""]
     sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
     for severity in sorted(severities):
@@ -101,16 +100,12 @@ def write_corruptions(folder, title, rows, counts, provenance):
                     cells = " | ".join(f"{value:.3f}" for value in values)
                     lines.append(f"| {inside} | {method} | **{np.mean(values):.3f}** | {cells} |")
         lines.append("")
-    (folder / f"{title}.md").write_text("\n".join(lines))
     stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
-    (folder / f"{title}.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, title, lines[:-1], {"provenance": provenance, "rows": stored})
 
 
 def write_calibration(folder, rows, level, provenance):
     """``calibration.md`` and ``.json``: rows (method, set) -> shares flagged without groups and with them."""
-    folder.mkdir(parents=True, exist_ok=True)
     methods, sets = (list(dict.fromkeys(key[k] for key in rows)) for k in range(2))
     lines = [f"# Images of the set's own kind that a level of {level:.0%} flags", "", *_provenance_lines(provenance)]
     lines += [
@@ -123,16 +118,12 @@ def write_calibration(folder, rows, level, provenance):
     for name in sets:
         cells = " | ".join(f"{share:.1%}" for method in methods for share in rows[method, name])
         lines.append(f"| {name} | {cells} |")
-    (folder / "calibration.md").write_text("\n".join(lines) + "\n")
     stored = [{"method": a, "set": b, "flagged": row[0], "flagged_with_groups": row[1]} for (a, b), row in rows.items()]
-    (folder / "calibration.json").write_text(
-        json.dumps({"provenance": provenance, "level": level, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, "calibration", lines, {"provenance": provenance, "level": level, "rows": stored})
 
 
 def write_supervised_corruptions(folder, rows, provenance):
     """``supervised-corruptions.md`` and ``.json``: rows (set, what a classifier was shown) -> AUROC by kind."""
-    folder.mkdir(parents=True, exist_ok=True)
     kinds = list(next(iter(rows.values())))
     lines = ["# Corruptions of severity 3 with the answer known, AUROC", "", *_provenance_lines(provenance)]
     lines += [
@@ -145,11 +136,8 @@ def write_supervised_corruptions(folder, rows, provenance):
     for (name, label), row in rows.items():
         cells = " | ".join(f"{row[kind]:.3f}" for kind in kinds)
         lines.append(f"| {name} | {label} | **{np.mean(list(row.values())):.3f}** | {cells} |")
-    (folder / "supervised-corruptions.md").write_text("\n".join(lines) + "\n")
     stored = [{"set": a, "shown": b, **row} for (a, b), row in rows.items()]
-    (folder / "supervised-corruptions.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, "supervised-corruptions", lines, {"provenance": provenance, "rows": stored})
 
 
 def write_solar(folder, rows, provenance):
@@ -157,7 +145,6 @@ def write_solar(folder, rows, provenance):
 
     ``cells`` are the numbers of functional and of defective cells.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Functional against defective solar cells, AUROC", "", *_provenance_lines(provenance)]
     lines += [
         "Half of the functional cells are fitted. What is chosen is chosen on the development part (a fifth of the "
@@ -170,18 +157,14 @@ def write_solar(folder, rows, provenance):
     for (view, counts, reading), row in rows.items():
         cells = [f"{np.mean(row[part]):.3f} ± {np.std(row[part], ddof=1):.3f}" for part in ("development", "test")]
         lines.append(f"| {view} | {counts[0]} / {counts[1]} | {reading} | {cells[0]} | **{cells[1]}** |")
-    (folder / "solar.md").write_text("\n".join(lines) + "\n")
     stored = [
         {"view": view, "cells": counts, "reading": reading, **row} for (view, counts, reading), row in rows.items()
     ]
-    (folder / "solar.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, "solar", lines, {"provenance": provenance, "rows": stored})
 
 
 def write_localisation(folder, title, rows, provenance):
     """``title.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
-    folder.mkdir(parents=True, exist_ok=True)
     cases = list(dict.fromkeys(key[:2] for key in rows))
     lines = [
         "# Localisation, pixel AUROC / PRO to a false-positive rate of 0.3",
@@ -194,11 +177,15 @@ def write_localisation(folder, title, rows, provenance):
     for name in dict.fromkeys(key[2] for key in rows):
         cells = [rows[(*case, name)] for case in cases if (*case, name) in rows]
         lines.append(f"| {name} | " + " | ".join(f"{c['auroc']:.3f} / {c['pro']:.3f}" for c in cells) + " |")
-    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
-    (folder / f"{title}.json").write_text(
-        json.dumps({"provenance": provenance, "rows": _rounded(stored)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, title, lines, {"provenance": provenance, "rows": stored})
+
+
+def _write(folder, title, lines, stored):
+    """A table's lines, and what it is of as JSON; the folder is created if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
+    (folder / f"{title}.json").write_text(json.dumps(_rounded(stored), separators=(",", ":")) + "\n")
 
 
 def _sums(rows):
@@ -212,8 +199,6 @@ def _means(row):
 
 def _write_rows(folder, title, lines, rows, sums, stored):
     """The three files of a table whose rows are methods."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{title}.md").write_text("\n".join(lines) + "\n")
     methods = {
         name: {
             **row,
@@ -222,9 +207,7 @@ def _write_rows(folder, title, lines, rows, sums, stored):
         }
         for name, row in rows.items()
     }
-    (folder / f"{title}.json").write_text(
-        json.dumps({**stored, "methods": _rounded(methods)}, separators=(",", ":")) + "\n"
-    )
+    _write(folder, title, lines, {**stored, "methods": methods})
     _bars(folder / f"{title}.png", {name: figures["auroc"] for name, figures in sums.items()})
 
 
