@@ -253,7 +253,8 @@ def _central(among, trim, count):
     neighbourhoods if these are as large as the share.
     """
     everything = np.ones(len(among), bool)
-    _, distances = among.neighbours(everything, max(count, int(np.ceil(trim * len(among)))))
+    share = int(np.ceil(trim * min(len(among), MAX_POINTS)))
+    _, distances = among.neighbours(everything, max(count, share))
     for _ in range(_TRIM_ROUNDS):
         central = distances <= np.quantile(distances, 1 - trim)
         _, distances = among.neighbours(central, count)
