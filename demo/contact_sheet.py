@@ -38,7 +38,8 @@ def write_contact_sheet(path, ranked, run_key, title):
             axis.set_title(f"{sample['kind']}   {sample[f'{run_key}_score']:.1f}", fontsize=10, pad=3)
     axis = legend.add_axes([0.3, 0.65, 0.4, 0.2])
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(*MAPS["heatmap"].scale), COLOURS)
-    legend.colorbar(scale, cax=axis, orientation="horizontal", label="heatmap: 1 − SSIM, one scale for all images")
+    label = "heatmap: 1 − SSIM, one scale for all images; it compares places within an image, not images"
+    legend.colorbar(scale, cax=axis, orientation="horizontal", label=label)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
