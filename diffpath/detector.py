@@ -9,11 +9,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .calibration import DEFAULT_LEVEL, TAIL_SHAPE, ConformalCalibration, EmpiricalNull
 from .densities import DENSITIES, central_part
-from .options import MIN_GROUPS, MIN_REFERENCE_SIZE
+from .options import MIN_REFERENCE_SIZE
 
 CALIBRATIONS = ("auto", "split", "cross")
 SPLIT_FROM = 1000  # samples from which "auto" holds a part out
 _CALIBRATION_SHARE = 0.3
+_MIN_GROUPS = 2
 _MIN_GROUPS_TO_SPLIT = 3  # one to calibrate, and two that judge each other
 _MIN_OF_OTHER_GROUPS = 2
 _TRIM_ROUNDS = 2
@@ -271,7 +272,7 @@ class AnomalyDetector(CalibratedDetector):
     def _labels(self, groups, X):
         if np.shape(groups) != (len(X),):
             raise ValueError(f"groups must be one value for each of {len(X):,} samples, got {np.shape(groups)}")
-        return check_groups(groups, _MIN_GROUPS_TO_SPLIT if self.calibration == "split" else MIN_GROUPS)
+        return check_groups(groups, _MIN_GROUPS_TO_SPLIT if self.calibration == "split" else _MIN_GROUPS)
 
     def _splits(self, count):
         if self.trim:
@@ -334,7 +335,7 @@ class _Fit:
         return cls(**own, density=DENSITIES[density].from_arrays(parts))
 
 
-def check_groups(groups, least=MIN_GROUPS):
+def check_groups(groups, least=_MIN_GROUPS):
     """The groups as numbers from 0, int ``(n,)``, if each can be judged by fits that did not see it.
 
     Raises:

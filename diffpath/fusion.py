@@ -209,10 +209,10 @@ class _Embeddings:
     """
 
     def __init__(self, embeddings, groups=None):
-        self._groups = np.zeros(len(embeddings)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        rows = np.column_stack([embeddings, self._groups]).astype(np.float32)
-        different, self._kinds = np.unique(rows, axis=0, return_inverse=True)
-        self._kinds = self._kinds.reshape(-1)
+        numbers = np.zeros(len(embeddings)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        rows = np.column_stack([embeddings, numbers]).astype(np.float32)
+        different, kinds = np.unique(rows, axis=0, return_inverse=True)
+        self._kinds = kinds.reshape(-1)
         self._different = np.ascontiguousarray(different[:, :-1])
         self._labels = np.arange(len(different)) if groups is None else different[:, -1].astype(int)
 

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, fields, replace
 
 MIN_REFERENCE_SIZE = 3
-MIN_GROUPS = 2  # of a reference whose images belong to groups
 FEATURE_NAMES = ("error", "error²", "error³", "rate", "rate²", "rate³")
 ERROR_POWER_NAMES = ("signed", "absolute", "squared")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")

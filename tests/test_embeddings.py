@@ -220,6 +220,9 @@ def test_an_interrupted_run_is_continued_with_its_embeddings(dataset, reference)
         compute_diffpath(dataset, run_key="k", **{**options, "embeddings": None})
     continue_diffpath(dataset, "k", progress=False)
     compute_diffpath(dataset, run_key="whole", progress=False, **options)
+    for part in ("diffusion", "embedding"):
+        parts = [dataset.values(f"{run_key}_{part}_score") for run_key in ("k", "whole")]
+        np.testing.assert_allclose(*parts, rtol=5e-3)
     # Below the median a tail probability is a rank, which may differ by one
     np.testing.assert_allclose(dataset.values("k_score"), dataset.values("whole_score"), atol=0.05)
 

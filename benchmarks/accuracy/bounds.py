@@ -39,9 +39,7 @@ def supervised_pairs(features, splits, pairs, seeds):
             known, asked = (
                 [features[name][splits[name, seed][part]] for name in (inside, outside)] for part in ("fit", "test")
             )
-            truth = np.repeat([0, 1], [len(part) for part in known])
-            machine = make_pipeline(StandardScaler(), SVC()).fit(np.vstack(known), truth)
-            results[inside, outside].append(metrics(*(machine.decision_function(part) for part in asked)))
+            results[inside, outside].append(_classified(known, asked))
     return results
 
 
@@ -57,9 +55,7 @@ def supervised_corruptions(clean, corrupted, test, seen_kinds):
     results = {}
     for kind, parts in test.items():
         shown = np.vstack([corrupted[other] for other in seen_kinds(kind)])
-        truth = np.repeat([0, 1], [len(clean), len(shown)])
-        machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced")).fit(np.vstack([clean, shown]), truth)
-        results[kind] = metrics(*(machine.decision_function(part) for part in parts))["auroc"]
+        results[kind] = _classified([clean, shown], parts, class_weight="balanced")["auroc"]
     return results
 
 
@@ -83,3 +79,10 @@ def flagged_shares(features, sources, splits, make_detector, seeds):
             detector = make_detector(seed).fit(features[fit], groups=groups)
             shares.append(np.mean(detector.p_values(features[test]) <= LEVEL))
     return np.reshape(shares, (-1, 2)).mean(axis=0).tolist()
+
+
+def _classified(known, asked, **options):
+    """The metrics of a support vector machine of known normal images and anomalies, on others of both."""
+    truth = np.repeat([0, 1], [len(part) for part in known])
+    machine = make_pipeline(StandardScaler(), SVC(**options)).fit(np.vstack(known), truth)
+    return metrics(*(machine.decision_function(part) for part in asked))

@@ -53,13 +53,12 @@ def supervised(arguments):
     """The same pairs by a classifier that has seen both sets: what the features allow."""
     evaluations = Evaluations(load_predictor(arguments.model))
     sets = _sets(arguments)
-    splits, features, rows = _splits(arguments, sets), {}, {}
-    for name in BOUNDED:
-        method = _on_images(METHODS[name], evaluations)
-        features[name] = {key: _features(method, made.images) for key, made in sets.items()}
-        results = supervised_pairs(features[name], splits, permutations(sets, 2), arguments.seeds)
-        rows[name] = {"evaluations": method.evaluations, "group": "supervised", "results": results}
-        print(report.pair_line(name, summary(results)), flush=True)
+    methods = {name: _on_images(METHODS[name], evaluations)._replace(group="supervised") for name in BOUNDED}
+
+    def judge(features, splits, _, pairs, seeds):
+        return supervised_pairs(features, splits, pairs, seeds)
+
+    rows = _rows(arguments, methods, sets, permutations(sets, 2), judge=judge)
     title = _title_of_sets("supervised", arguments)
     report.write_pairs(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
@@ -87,12 +86,11 @@ def supervised_corruption_kinds(arguments):
         test = {kind: (normal, anomalies) for kind, anomalies in asked.items()}
         detector = method.detector(0).fit(clean)
         scores = {kind: map(detector.score_samples, pair) for kind, pair in test.items()}
-        rows[name, "none: the density"] = {kind: metrics(*pair)["auroc"] for kind, pair in scores.items()}
-        for label, kinds in shown.items():
-            rows[name, label] = supervised_corruptions(clean, seen, test, kinds)
-        for key, row in rows.items():
-            if key[0] == name:
-                print(f"{name:<14}shown {key[1]:<30}{np.mean(list(row.values())):.3f}", flush=True)
+        found = {"none: the density": {kind: metrics(*pair)["auroc"] for kind, pair in scores.items()}}
+        found |= {label: supervised_corruptions(clean, seen, test, kinds) for label, kinds in shown.items()}
+        for label, row in found.items():
+            rows[name, label] = row
+            print(f"{name:<14}shown {label:<30}{np.mean(list(row.values())):.3f}", flush=True)
     report.write_supervised_corruptions(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
@@ -223,13 +221,13 @@ def localisation(arguments):
     report.write_localisation(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
 
 
-def _rows(arguments, methods, sets, pairs, splits=None):
-    """The rows of a table of pairs: every method, by name."""
+def _rows(arguments, methods, sets, pairs, splits=None, judge=run_pairs):
+    """The rows of a table of pairs: every method, by name; ``judge`` is called as :func:`run_pairs` is."""
     pairs, rows = list(pairs), {}
     splits = splits or _splits(arguments, sets)
     for name, method in methods.items():
         features = {key: _features(method, made.images) for key, made in sets.items()}
-        results = run_pairs(features, splits, method.detector, pairs, arguments.seeds)
+        results = judge(features, splits, method.detector, pairs, arguments.seeds)
         rows[name] = {"evaluations": method.evaluations, "group": method.group, "results": results}
         print(report.pair_line(name, summary(results)), flush=True)
     return rows

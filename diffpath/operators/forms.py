@@ -185,7 +185,7 @@ def _add_groups(ctx, inputs):
     _add_field(
         inputs,
         "groups",
-        [name for name in group_fields(samples) if name not in _fields_of_runs(samples)],
+        _without_those_of_runs(group_fields(samples), samples),
         ctx.params.get("groups"),
         label="Groups",
         description="A field by which reference images belong together, such as the video that frames are of: those "
@@ -199,7 +199,7 @@ def _add_embeddings(ctx, inputs):
     _add_field(
         inputs,
         "embeddings",
-        [name for name in embedding_fields(ctx.dataset) if name not in _fields_of_runs(ctx.dataset)],
+        _without_those_of_runs(embedding_fields(ctx.dataset), ctx.dataset),
         ctx.params.get("embeddings"),
         label="Embeddings",
         description="A field of vectors whose nearest neighbours in the reference count as well; empty to leave out",
@@ -211,16 +211,15 @@ def _add_field(inputs, name, fields, chosen, *, label, description, otherwise):
     """An optional choice among fields, where there are any."""
     if not fields:
         return
-    choices = types.AutocompleteView()
-    for field in fields:
-        choices.add_choice(field, label=field)
-    prop = inputs.enum(name, fields, default=None, label=label, view=choices, description=description)
+    prop = inputs.enum(name, fields, default=None, label=label, view=_suggestions(fields), description=description)
     if chosen and chosen not in fields:
         prop.invalid, prop.error_message = True, f"{chosen!r} {otherwise}; choose one, or leave this empty"
 
 
-def _fields_of_runs(dataset):
-    return {name for key in dataset.list_runs(method=METHOD) for name in read_config(dataset, key)["fields"].values()}
+def _without_those_of_runs(fields, dataset):
+    """The fields that no run of ours made."""
+    ours = {name for key in dataset.list_runs(method=METHOD) for name in read_config(dataset, key)["fields"].values()}
+    return [name for name in fields if name not in ours]
 
 
 def add_rule(ctx, inputs):
@@ -256,13 +255,18 @@ def read_rule(params):
 
 def add_choice(inputs, name, values, label, missing):
     """A required choice among values; where there are none, ``missing`` says so."""
-    choices = types.AutocompleteView()
-    for value in values:
-        choices.add_choice(value, label=value)
+    choices = _suggestions(values)
     prop = inputs.enum(name, choices.values(), required=True, label=label, view=choices)
     if not values:
         prop.invalid = True
         prop.error_message = f"{missing}; choose another kind of reference"
+
+
+def _suggestions(values):
+    choices = types.AutocompleteView()
+    for value in values:
+        choices.add_choice(value, label=value)
+    return choices
 
 
 def _add_model(ctx, inputs):
