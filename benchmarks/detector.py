@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import QuantileTransformer
 
 from diffpath import AnomalyDetector, FusedDetector
-from diffpath.dataset.references import SELF_REFERENCE
-from diffpath.densities import DENSITIES
+from diffpath.dataset.sources import SELF_REFERENCE
+from diffpath.detection.densities import DENSITIES
 
 from .accuracy.datasets import DEVELOPMENT, load_set, split
 from .accuracy.descriptors import descriptor, statistics

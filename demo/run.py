@@ -106,7 +106,7 @@ def _group(kind):
 
 def evaluate(dataset, run):
     """Per kind: AUROC and FPR at 95 % TPR against the clean queries, and the share flagged."""
-    from diffpath import evaluation
+    from diffpath.detection import evaluation
 
     score, queries = run.fields["score"], run.view(dataset)
     kinds = {group: sorted(queries.match({"group": group}).distinct("kind")) for group in ("intruder", "corruption")}

@@ -1,7 +1,7 @@
 """The method once more, in float64 NumPy, SciPy and scikit-image, without torch.
 
 Written from the definitions, to check ``diffpath`` against; symbols as in
-``diffpath/trajectory.py``.
+``diffpath/method/trajectory.py``.
 """
 
 import math

@@ -12,10 +12,10 @@ import tiny_models as tiny
 import torch
 
 from diffpath import DiffPathV2, load_model
-from diffpath.features import six_features
+from diffpath.method.features import six_features
+from diffpath.method.trajectory import compute_trajectory
 from diffpath.models import NoisePredictor, PixelSpace
 from diffpath.models.schedule import read_schedule
-from diffpath.trajectory import compute_trajectory
 
 BETAS = (np.linspace(0.01, 0.14, 1000) ** 2).tolist()
 VARIANCE_PRESERVING = {

@@ -16,7 +16,7 @@ from conftest import ROOT
 from fiftyone import ViewField as F
 from PIL import Image
 from playwright.sync_api import expect
-from test_manage import state
+from test_runs import state
 
 from diffpath import DiffPathRun
 from diffpath.dataset import iterate_diffpath

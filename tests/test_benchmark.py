@@ -21,8 +21,8 @@ from benchmarks.accuracy.methods import DEFAULT, PAPER
 from benchmarks.accuracy.protocol import metrics, run_pairs, summary
 from diffpath import AnomalyDetector, DiffPathV2
 from diffpath.images import prepare_image
+from diffpath.method.trajectory import spaced_timesteps
 from diffpath.models import NoisePredictor
-from diffpath.trajectory import spaced_timesteps
 
 STEPS = 1000
 BETAS = np.linspace(1e-4, 0.02, STEPS)

@@ -5,7 +5,14 @@ import pytest
 from scipy.stats import binom, genpareto
 
 from diffpath import AnomalyDetector
-from diffpath.calibration import RULES, TAIL_SHAPE, ConformalCalibration, EmpiricalNull, check_rule, choose_threshold
+from diffpath.detection.calibration import (
+    RULES,
+    TAIL_SHAPE,
+    ConformalCalibration,
+    EmpiricalNull,
+    check_rule,
+    choose_threshold,
+)
 
 LEVELS = (0.01, 0.05, 0.1)
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from diffpath import ModelError
-from diffpath.__main__ import main
+from diffpath.cli import main
 from diffpath.models.convert import Architecture, convert_state
 
 # The published models' structure; at a quarter of their channels, since rounding and time grow with width

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import diffpath
 from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
-from diffpath.dataset.runs import read_config, write_config
+from diffpath.dataset.record import read_config, write_config
 from diffpath.images import load_image
 
 FAST = dict(num_timesteps=3, num_workers=2)

@@ -27,7 +27,7 @@ from diffpath import (
 )
 from diffpath.dataset import iterate_diffpath, preview_threshold
 from diffpath.dataset.embeddings import embedding_fields
-from diffpath.dataset.explore import export_csv
+from diffpath.operators.panel.data import export_csv
 
 FAST = dict(num_timesteps=3, num_workers=2, dtype="float32", progress=False)
 PARTS = ("k_diffusion_score", "k_embedding_score")

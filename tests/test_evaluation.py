@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from diffpath.evaluation import evaluate
+from diffpath.detection.evaluation import evaluate
 
 
 def two_normals(count, shift, seed):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffpath.explanation import NOTHING_STANDS_OUT, explain
+from diffpath.detection.explanation import NOTHING_STANDS_OUT, explain
 from diffpath.options import FEATURE_NAMES
 
 

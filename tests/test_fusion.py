@@ -9,8 +9,8 @@ from scipy.stats import binom, combine_pvalues
 from sklearn.metrics import roc_auc_score
 
 from diffpath import AnomalyDetector, FusedDetector, Reference, load_reference
+from diffpath.detection.explanation import NOTHING_STANDS_OUT, explain
 from diffpath.errors import ReferenceSetError
-from diffpath.explanation import NOTHING_STANDS_OUT, explain
 
 LENGTH = 16
 

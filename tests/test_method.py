@@ -10,11 +10,11 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from diffpath import DiffPathV2, ImageError, ModelError
-from diffpath.features import error_spectrum, six_features
 from diffpath.images import prepare_image
+from diffpath.method.features import error_spectrum, six_features
+from diffpath.method.ssim import dissimilarity_map
+from diffpath.method.trajectory import compute_trajectory, spaced_timesteps
 from diffpath.models import NoisePredictor, Schedule
-from diffpath.ssim import dissimilarity_map
-from diffpath.trajectory import compute_trajectory, spaced_timesteps
 
 STANDARD_C = (0.0004, 0.0036)
 BUNDLED_SCHEDULE = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod

@@ -9,9 +9,9 @@ from conftest import ROOT
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from diffpath import compute_diffpath, update_diffpath
-from diffpath.dataset.runs import DiffPathRun
-from diffpath.model_cards import MODEL_CARDS, find_card
-from diffpath.operators.forms import build_form, read_form
+from diffpath.dataset.record import DiffPathRun
+from diffpath.models.cards import MODEL_CARDS, find_card
+from diffpath.operators.forms.compute import build_form, read_form
 
 URI = "@diffpath/diffpath/compute_diffpath"
 
@@ -69,7 +69,7 @@ def test_model_options_are_asked_for_other_models_only_and_read_back(dataset):
 
 
 def test_cards_have_what_a_reader_needs_to_choose(capsys):
-    from diffpath.__main__ import main
+    from diffpath.cli import main
 
     assert main(["models"]) == 0
     printed = capsys.readouterr().out

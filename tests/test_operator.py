@@ -250,8 +250,8 @@ def test_a_delegated_run_refuses_a_reference_that_it_could_not_carry(dataset, op
 @pytest.mark.parametrize("path", ["python", "app", "sdk", "delegated"])
 def test_a_run_longer_than_the_operator_timeout_is_not_cut(path, dataset, operator, monkeypatch):
     assert fo.config.operator_timeout < 10  # set by conftest, usually 600 seconds
-    package = type(operator).__module__.removesuffix(".operators.compute")
-    plugin = importlib.import_module(f"{package}.method")
+    package = type(operator).__module__.removesuffix(".operators.scoring")
+    plugin = importlib.import_module(f"{package}.method.diffpath_v2")
     real = plugin.DiffPathV2.score_images
 
     def slow(self, images):

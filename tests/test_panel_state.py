@@ -4,7 +4,7 @@ import threading
 import time
 from types import SimpleNamespace
 
-from diffpath.operators.panel_state import up_to_date_state
+from diffpath.operators.panel.state import up_to_date_state
 
 NAMES = ("rule", "level")
 

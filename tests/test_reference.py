@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from diffpath import AnomalyDetector, DiffPathV2, Reference, load_reference
-from diffpath.densities import DENSITIES
+from diffpath.detection.densities import DENSITIES
 from diffpath.errors import ReferenceSetError
 
 MADE_BY = {

@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 import diffpath
-from diffpath.__main__ import main
+from diffpath.cli import main
 from diffpath.models import NoisePredictor
 from diffpath.training import trainer as training
 from diffpath.training.command import train

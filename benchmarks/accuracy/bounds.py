@@ -66,7 +66,7 @@ def flagged_shares(features, sources, splits, make_detector, seeds):
         features: ``(N, D)``
         sources: the source file of each image, ``(N,)``; test and fit part share none
         splits: seed -> the indices of each part
-        make_detector: seed -> a :class:`diffpath.detector.CalibratedDetector`
+        make_detector: seed -> a :class:`diffpath.detection.detector.CalibratedDetector`
         seeds: of splits and fits
 
     Returns:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
-from diffpath.features import ERROR_POWERS, path_statistics, six_features
-from diffpath.ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
+from diffpath.method.features import ERROR_POWERS, path_statistics, six_features
+from diffpath.method.ssim import RECONSTRUCTION_C, STANDARD_C, LocalMoments
 
 from .evaluations import cached, to_network_scale
 from .packages import cache_folder

@@ -16,8 +16,8 @@ import torch
 
 import diffpath.models
 from diffpath import DiffPathV2
+from diffpath.method.trajectory import Trajectory, compute_trajectory, noise_bank, spaced_timesteps
 from diffpath.models import Tiles
-from diffpath.trajectory import Trajectory, compute_trajectory, noise_bank, spaced_timesteps
 
 from .packages import cache_folder
 
@@ -91,7 +91,7 @@ class Evaluations:
         return self.timesteps / self.predictor.num_train_timesteps
 
     def trajectory(self, images):
-        """The :class:`diffpath.trajectory.Trajectory` of uint8 images ``(N, H, W, 3)``."""
+        """The :class:`diffpath.method.trajectory.Trajectory` of uint8 images ``(N, H, W, 3)``."""
         error = torch.from_numpy(self.score_errors(images)).float()
         alphas = self.predictor.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
         reconstruction = to_network_scale(images)[:, None, None] - ((1 - alphas) / alphas).sqrt() * error

@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.ndimage import label, uniform_filter
 from sklearn.metrics import roc_auc_score
 
-from diffpath.features import error_maps, heatmaps
-from diffpath.ssim import HEATMAP_C, LocalMoments, local_mean
-from diffpath.trajectory import Trajectory
+from diffpath.method.features import error_maps, heatmaps
+from diffpath.method.ssim import HEATMAP_C, LocalMoments, local_mean
+from diffpath.method.trajectory import Trajectory
 
 from .datasets import load_set, split
 from .descriptors import CONSTANTS

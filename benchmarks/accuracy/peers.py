@@ -1,6 +1,6 @@
 """The published methods on the same base model, and floors that need no diffusion model.
 
-Symbols as in ``diffpath/trajectory.py``. Each peer is a pair: what it computes of an image,
+Symbols as in ``diffpath/method/trajectory.py``. Each peer is a pair: what it computes of an image,
 and the detector that its authors fit on the in-distribution images.
 
     DiffPath-6D, -1D  DDIM inversion, Σ of powers of ε̂ and ∂t ε̂       arXiv 2405.11881
@@ -24,8 +24,8 @@ from sklearn.neighbors import KernelDensity, NearestNeighbors
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from diffpath.ssim import STANDARD_C, dissimilarity_map
-from diffpath.trajectory import noise_bank, spaced_timesteps
+from diffpath.method.ssim import STANDARD_C, dissimilarity_map
+from diffpath.method.trajectory import noise_bank, spaced_timesteps
 
 from .evaluations import cached, to_network_scale
 from .packages import fetch

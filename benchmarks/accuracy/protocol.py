@@ -6,13 +6,13 @@ against the *test* part of the other set. The positive class is the anomaly.
 
 import numpy as np
 
-from diffpath.evaluation import measures
+from diffpath.detection.evaluation import measures
 
 SEEDS = (0, 1, 2)
 
 
 def metrics(normal_scores, anomaly_scores):
-    """The library's measures (:class:`diffpath.evaluation.Evaluation`) of two parts' scores, higher for anomalies."""
+    """Measures, as in :class:`diffpath.detection.evaluation.Evaluation`, of two parts' scores, higher for anomalies."""
     labels = np.r_[np.zeros(len(normal_scores), bool), np.ones(len(anomaly_scores), bool)]
     return measures(np.r_[normal_scores, anomaly_scores], labels)
 

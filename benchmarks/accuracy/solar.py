@@ -19,8 +19,8 @@ calibration part.
 import numpy as np
 import torch
 
+from diffpath.method.trajectory import Trajectory
 from diffpath.models import Tiles
-from diffpath.trajectory import Trajectory
 
 from . import peers
 from .datasets import SIDE, solar_cell_types, solar_cells_at, split

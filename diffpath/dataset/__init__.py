@@ -1,17 +1,17 @@
 """diffpath over FiftyOne datasets: reads samples, writes fields, maps, views and runs."""
 
-from .compute import compute_diffpath, iterate_diffpath
-from .evaluate import evaluate_diffpath
-from .manage import (
+from .ground_truth import evaluate_diffpath
+from .inventory import (
     delete_diffpath,
     get_diffpath_info,
     list_diffpath_runs,
     load_diffpath_view,
     rename_diffpath,
 )
+from .record import DiffPathRun
 from .resume import continue_diffpath, iterate_continue
-from .runs import DiffPathRun
 from .scanning import drain
+from .scoring import compute_diffpath, iterate_diffpath
 from .thresholds import preview_threshold, set_diffpath_threshold
 from .update import iterate_update, update_diffpath
 

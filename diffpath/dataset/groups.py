@@ -34,7 +34,7 @@ def read_groups(samples, field):
     Raises:
         ValueError: if there is no such field, it holds something else, or its groups are too few
     """
-    from ..detector import check_groups
+    from ..detection.detector import check_groups
 
     name = samples.name or samples.dataset_name
     if not isinstance(samples.get_field(field), _SINGLE_VALUES):

@@ -4,7 +4,7 @@ import os
 import platform
 import time
 
-from .runs import write_config
+from .record import write_config
 
 _BEAT_SECONDS = 10.0
 _TRUSTED_SECONDS = 600.0  # on this machine, where the process can be looked up

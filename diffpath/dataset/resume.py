@@ -4,10 +4,10 @@ import fiftyone as fo
 from bson import json_util
 from fiftyone.core.view import DatasetView
 
-from .compute import iterate_diffpath
-from .manage import INTERRUPTED, require_config, run_status
-from .runs import reference_file
+from .inventory import INTERRUPTED, require_config, run_status
+from .record import reference_file
 from .scanning import show_progress
+from .scoring import iterate_diffpath
 
 
 def continue_diffpath(dataset, run_key, *, batch_size=None, num_workers=4, device=None, progress=None):

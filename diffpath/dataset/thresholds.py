@@ -3,8 +3,8 @@
 import numpy as np
 from fiftyone import ViewField as F
 
-from ..calibration import RULES_OF_ALL_SCORES, choose_threshold, describe_rule
-from .runs import DiffPathRun, read_finished, saved_reference, write_config
+from ..detection.calibration import RULES_OF_ALL_SCORES, choose_threshold, describe_rule
+from .record import DiffPathRun, read_finished, saved_reference, write_config
 from .schema import describe, flagged_view, save_views
 
 

@@ -1,11 +1,11 @@
 """Scores what a run has not scored yet, against the reference that the run keeps."""
 
-from .compute import check_samples, set_batch_size
 from .embeddings import Embeddings, NoEmbeddings
-from .judging import write_scores
 from .maps import check_scales
-from .runs import DiffPathRun, read_finished, saved_reference, write_config
+from .record import DiffPathRun, read_finished, saved_reference, write_config
 from .scanning import Scanner, show_progress
+from .scores import write_scores
+from .scoring import check_samples, set_batch_size
 from .stores import FieldStore
 from .thresholds import apply_threshold
 
@@ -38,7 +38,7 @@ def update_diffpath(samples, run_key, *, model=None, batch_size=None, num_worker
 
 def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers=4, device=None):
     """:func:`update_diffpath` as a generator of progress that returns the run."""
-    from ..method import DiffPathV2  # brings torch, which takes seconds to import
+    from ..method.diffpath_v2 import DiffPathV2  # brings torch, which takes seconds to import
 
     dataset = check_samples(samples, run_key)
     config = read_finished(dataset, run_key)

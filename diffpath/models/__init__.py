@@ -1,19 +1,8 @@
-"""Pretrained diffusion models behind one interface: clean image and timesteps in, predicted noise out."""
+"""Pretrained diffusion models behind one interface: clean image and timesteps in, predicted noise out.
 
-from .folder import BUNDLED_MODEL
-from .loading import load_model
-from .predictor import NoisePredictor, Prediction
-from .schedule import Schedule
-from .spaces import LatentSpace, PixelSpace
-from .tiles import Tiles
+The names are loaded when they are first used: the cards need no torch.
+"""
 
-__all__ = [
-    "BUNDLED_MODEL",
-    "LatentSpace",
-    "NoisePredictor",
-    "PixelSpace",
-    "Prediction",
-    "Schedule",
-    "Tiles",
-    "load_model",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from ..errors import ModelError
-from ..memory import is_out_of_memory
-from ..model_cards import find_card
+from .cards import find_card
 from .folder import AUTOENCODERS, BUNDLED_MODEL, find_folder
+from .memory import is_out_of_memory
 from .networks import load_module, load_network
 from .predictor import NoisePredictor
 from .schedule import VARIANCE_EXPLODING, read_schedule

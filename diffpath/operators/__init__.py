@@ -1,8 +1,8 @@
 """FiftyOne operators and the panel."""
 
-from .compute import ComputeDiffPath
-from .evaluate import EvaluateDiffPath
-from .manage import (
+from .evaluation import EvaluateDiffPath
+from .panel.panel import DiffPathPanel
+from .runs import (
     ContinueDiffPath,
     DeleteDiffPath,
     GetDiffPathInfo,
@@ -12,7 +12,7 @@ from .manage import (
     SetDiffPathThreshold,
     UpdateDiffPath,
 )
-from .panel import DiffPathPanel
+from .scoring import ComputeDiffPath
 
 _OPERATORS = (
     ComputeDiffPath,

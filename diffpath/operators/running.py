@@ -4,7 +4,7 @@ import fiftyone.operators.types as types
 
 from ..dataset import drain
 from ..dataset.appearance import heatmap_colors
-from .forms import format_duration
+from .forms.compute import format_duration
 
 
 def run_in_app(ctx, steps):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..trajectory import noise_bank
+from ..method.trajectory import noise_bank
 from .linear import MAX_DIMENSIONS, LinearDenoiser
 
 TIMESTEP_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

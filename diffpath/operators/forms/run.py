@@ -2,8 +2,8 @@
 
 import fiftyone.operators.types as types
 
-from ..dataset.manage import list_diffpath_runs, run_status
-from ..dataset.runs import COMPLETE, read_config
+from ...dataset.inventory import list_diffpath_runs, run_status
+from ...dataset.record import COMPLETE, read_config
 
 _SHARE_RANGE = (0.001, 0.3, None, 0.05)
 

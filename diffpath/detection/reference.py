@@ -8,10 +8,10 @@ import json
 import os
 from dataclasses import dataclass, field
 
+from ..errors import ReferenceSetError
+from ..options import complete_options
 from .detector import AnomalyDetector
-from .errors import ReferenceSetError
 from .fusion import FusedDetector
-from .options import complete_options
 
 # What a file says it is, and the detector in it
 _FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 2, fused": FusedDetector}

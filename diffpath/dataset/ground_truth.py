@@ -7,7 +7,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 
-from .runs import read_finished, write_config
+from .record import read_finished, write_config
 
 
 def evaluate_diffpath(
@@ -32,14 +32,14 @@ def evaluate_diffpath(
         seed: of the resampling
 
     Returns:
-        a :class:`diffpath.evaluation.Evaluation`
+        a :class:`diffpath.detection.evaluation.Evaluation`
 
     Raises:
         ValueError: if there is no such run or field, the labels do not say which images
             are out-of-distribution, or one class has no scored image
     """
-    from ..evaluation import evaluate
-    from ..plots import write_histogram
+    from ..detection.evaluation import evaluate
+    from ..detection.evaluation_plot import write_histogram
 
     dataset = samples._root_dataset
     config = read_finished(dataset, run_key)

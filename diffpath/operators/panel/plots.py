@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..dataset.appearance import COLORSCALE
-from ..dataset.explore import COMPONENT_NAMES, Axis
-from ..options import FEATURE_NAMES
+from ...dataset.appearance import COLORSCALE
+from ...options import FEATURE_NAMES
+from .data import COMPONENT_NAMES, Axis
 
 # Middle tones: distinct from each other and from both backgrounds, for colour-blind eyes as well
 REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"

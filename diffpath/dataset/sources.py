@@ -39,7 +39,7 @@ def resolve_reference(dataset, samples, reference, groups=None):
     Raises:
         ValueError: if it is none of these, or has too few images or groups
     """
-    from ..reference import load_reference
+    from ..detection.reference import load_reference
 
     if isinstance(reference, os.PathLike):
         reference = load_reference(reference)
@@ -109,7 +109,7 @@ class SampleReference:
         pass
 
     def fit(self, descriptors, made_by):
-        from ..reference import Reference
+        from ..detection.reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
         _check_readable(len(ids))

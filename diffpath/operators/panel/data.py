@@ -8,8 +8,8 @@ import numpy as np
 from fiftyone import ViewField as F
 from PIL import Image
 
-from ..options import FEATURE_NAMES
-from .maps import MAPS
+from ...dataset.maps import MAPS
+from ...options import FEATURE_NAMES
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars

@@ -11,7 +11,7 @@ import pytest
 from fiftyone.core.utils import serialize_numpy_array
 from PIL import Image
 
-from diffpath.dataset import explore
+from diffpath.operators.panel import data
 from diffpath.options import FEATURE_NAMES
 
 CENTRE, SCALE = np.arange(6.0), np.array([1.0, 2.0, 4.0, 0.5, 1.0, 10.0])
@@ -49,10 +49,10 @@ def test_every_score_is_in_exactly_the_bin_whose_range_finds_it(spread):
     rng = np.random.default_rng(0)
     query = np.concatenate([rng.normal(size=500), spread * rng.normal(size=20)])
     reference = rng.normal(size=300)
-    histogram = explore.score_histogram(query, reference)
+    histogram = data.score_histogram(query, reference)
     assert histogram.query.sum() == 520 and histogram.reference.sum() == 300
     for k, count in enumerate(histogram.query):
-        low, high = explore.span(histogram.edges, k, k)
+        low, high = data.span(histogram.edges, k, k)
         above = query >= low if low is not None else np.full(520, True)
         below = query < high if high is not None else np.full(520, True)
         assert (above & below).sum() == count
@@ -60,7 +60,7 @@ def test_every_score_is_in_exactly_the_bin_whose_range_finds_it(spread):
 
 def test_bars_have_equal_widths_on_the_axis_and_edges_increase():
     rng = np.random.default_rng(1)
-    histogram = explore.score_histogram(np.concatenate([rng.normal(size=100), [1e5]]))
+    histogram = data.score_histogram(np.concatenate([rng.normal(size=100), [1e5]]))
     assert histogram.axis.is_compressed
     widths = np.diff(histogram.positions)
     np.testing.assert_allclose(widths, widths[0])
@@ -71,60 +71,60 @@ def test_bars_have_equal_widths_on_the_axis_and_edges_increase():
 def test_a_few_far_outliers_leave_the_bulk_many_bars():
     rng = np.random.default_rng(2)
     scores = np.concatenate([rng.normal(size=1000), [1e6, -1e5]])
-    assert (explore.score_histogram(scores).query > 0).sum() > 12
+    assert (data.score_histogram(scores).query > 0).sum() > 12
     # with equal bins they would all be in one
     assert (np.histogram(scores, 50)[0] > 0).sum() <= 3
 
 
 def test_ordinary_scores_have_an_ordinary_axis():
-    axis = explore.Axis(np.random.default_rng(3).normal(size=1000))
+    axis = data.Axis(np.random.default_rng(3).normal(size=1000))
     assert not axis.is_compressed and axis.ticks([-3, 3]) is None
     np.testing.assert_array_equal(axis.place([1.5, 2.5]), [1.5, 2.5])
 
 
 def test_a_compressed_axis_is_increasing_can_be_undone_and_has_round_ticks_in_order():
-    axis = explore.Axis(np.concatenate([np.random.default_rng(4).normal(size=100), [1e4]]))
+    axis = data.Axis(np.concatenate([np.random.default_rng(4).normal(size=100), [1e4]]))
     values = np.array([-5.0, 0.0, 0.1, 3.0, 1e3, 1e4])
     places = axis.place(values)
     assert axis.is_compressed and (np.diff(places) > 0).all()
     np.testing.assert_allclose(axis.values(places), values, rtol=1e-9, atol=1e-9)
     positions, labels = axis.ticks(values)
     assert positions == sorted(positions) and [float(label) for label in labels] == sorted(map(float, labels))
-    again = explore.Axis.from_dict(axis.to_dict())
+    again = data.Axis.from_dict(axis.to_dict())
     np.testing.assert_array_equal(again.place(values), places)
 
 
 def test_bars_of_very_different_heights_need_a_logarithmic_scale():
     rng = np.random.default_rng(5)
-    assert not explore.score_histogram(rng.uniform(size=1000)).log_counts
-    assert explore.score_histogram(np.concatenate([np.zeros(100_000), rng.uniform(size=50)])).log_counts
+    assert not data.score_histogram(rng.uniform(size=1000)).log_counts
+    assert data.score_histogram(np.concatenate([np.zeros(100_000), rng.uniform(size=50)])).log_counts
 
 
 @pytest.mark.parametrize("scores", [[2.0], [2.0, 2.0, 2.0], [-1e-300, 1e-300]])
 def test_equal_scores_have_a_histogram_too(scores):
-    assert explore.score_histogram(scores).query.sum() == len(scores)
+    assert data.score_histogram(scores).query.sum() == len(scores)
 
 
 def test_no_scores_have_none():
-    assert explore.score_histogram([]) is None
+    assert data.score_histogram([]) is None
 
 
 def test_a_range_of_bars_finds_the_images_in_the_database_the_most_anomalous_first(dataset):
     scores = np.random.default_rng(6).normal(size=200)
     fill(dataset, scores, np.zeros((200, 6)))
     run = fake_run()
-    histogram = explore.score_histogram(explore.view_scores(dataset, run))
-    low, high = explore.span(histogram.edges, 10, 19)
-    found = explore.match_scores(dataset, run, low, high).values("k_score")
+    histogram = data.score_histogram(data.view_scores(dataset, run))
+    low, high = data.span(histogram.edges, 10, 19)
+    found = data.match_scores(dataset, run, low, high).values("k_score")
     assert len(found) == histogram.query[10:20].sum() and found == sorted(found, reverse=True)
-    everything = explore.match_scores(dataset, run, *explore.span(histogram.edges, 0, 49))
+    everything = data.match_scores(dataset, run, *data.span(histogram.edges, 0, 49))
     assert len(everything) == 200  # the image without a score is not among them
 
 
 def test_points_are_the_features_in_robust_standard_deviations(dataset):
     features = CENTRE + SCALE * np.random.default_rng(7).normal(size=(20, 6))
     fill(dataset, np.arange(20), features)
-    points = explore.feature_points(dataset, fake_run(), FEATURE_NAMES[1], FEATURE_NAMES[5])
+    points = data.feature_points(dataset, fake_run(), FEATURE_NAMES[1], FEATURE_NAMES[5])
     np.testing.assert_allclose(points.xy, ((features - CENTRE) / SCALE)[:, [1, 5]], rtol=1e-6)
     assert dataset[points.ids[3]].k_score == points.scores[3] and points.total == 20
 
@@ -134,7 +134,7 @@ def test_the_first_component_is_the_direction_of_the_greatest_spread():
     direction = np.array([0.6, 0.8, 0, 0, 0, 0])
     along = rng.normal(size=500)
     z = 0.1 * (along[:, None] * direction + 0.05 * rng.normal(size=(500, 6)))  # small: asinh is linear there
-    components = explore.principal_components(z)
+    components = data.principal_components(z)
     assert abs(np.corrcoef(components[:, 0], along)[0, 1]) > 0.99
     assert components[:, 0].std() > 5 * components[:, 1].std()
     assert abs(np.corrcoef(components.T)[0, 1]) < 1e-6
@@ -143,21 +143,21 @@ def test_the_first_component_is_the_direction_of_the_greatest_spread():
 @pytest.mark.parametrize("seed", range(8))
 def test_of_too_many_points_the_most_anomalous_are_all_kept(dataset, seed):
     fill(dataset, np.arange(60), np.zeros((60, 6)))
-    points = explore.feature_points(dataset, fake_run(), *explore.COMPONENT_NAMES, limit=20, seed=seed)
+    points = data.feature_points(dataset, fake_run(), *data.COMPONENT_NAMES, limit=20, seed=seed)
     assert len(points.ids) == len(set(points.ids)) == 20 and points.total == 60
     assert set(range(50, 60)) <= set(points.scores)
 
 
 def test_an_image_without_a_score_is_in_no_range_not_even_one_that_is_open_below(dataset):
     fill(dataset, np.arange(5), np.zeros((5, 6)))
-    assert explore.match_scores(dataset, fake_run(), high=3).values("k_score") == [2, 1, 0]
-    assert len(explore.match_scores(dataset, fake_run())) == 5
+    assert data.match_scores(dataset, fake_run(), high=3).values("k_score") == [2, 1, 0]
+    assert len(data.match_scores(dataset, fake_run())) == 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_hardly_any_points_are_no_trouble(dataset, count):
     fill(dataset, np.arange(count), np.ones((count, 6)))
-    assert explore.feature_points(dataset, fake_run(), *explore.COMPONENT_NAMES).xy.shape == (count, 2)
+    assert data.feature_points(dataset, fake_run(), *data.COMPONENT_NAMES).xy.shape == (count, 2)
 
 
 def test_a_samples_report_holds_its_z_scores_and_its_map_on_the_runs_scale(dataset, tmp_path):
@@ -167,11 +167,11 @@ def test_a_samples_report_holds_its_z_scores_and_its_map_on_the_runs_scale(datas
     sample["k_heatmap"] = fo.Heatmap(map_path=str(tmp_path / "map.png"))
     sample["k_error_map"] = fo.Heatmap(map_path=str(tmp_path / "map.png"))
     sample.save()
-    report = explore.sample_report(dataset, fake_run(), sample.id)
+    report = data.sample_report(dataset, fake_run(), sample.id)
     np.testing.assert_allclose(report.z, 2)
     np.testing.assert_allclose(report.heatmap, [[0, 0.1], [0.2, 0.5]])
     np.testing.assert_allclose(report.error_map, [[0.4, 0.5], [0.6, 0.9]])
-    assert report.score == 3 and "flagged" in explore.describe_report(report, fake_run())
+    assert report.score == 3 and "flagged" in data.describe_report(report, fake_run())
 
 
 def test_a_report_bears_what_is_not_there(dataset):
@@ -181,17 +181,17 @@ def test_a_report_bears_what_is_not_there(dataset):
     first.save()
     broken["k_error"] = "the file is missing"
     broken.save()
-    assert explore.sample_report(dataset, fake_run(), first.id).heatmap is None
-    assert explore.sample_report(dataset, fake_run(), first.id).error_map is None  # a run of before there were any
-    report = explore.sample_report(dataset, fake_run(), broken.id)
-    assert report.score is None and report.z is None and "missing" in explore.describe_report(report, fake_run())
-    assert explore.sample_report(dataset, fake_run(), "0" * 24) is None
+    assert data.sample_report(dataset, fake_run(), first.id).heatmap is None
+    assert data.sample_report(dataset, fake_run(), first.id).error_map is None  # a run of before there were any
+    report = data.sample_report(dataset, fake_run(), broken.id)
+    assert report.score is None and report.z is None and "missing" in data.describe_report(report, fake_run())
+    assert data.sample_report(dataset, fake_run(), "0" * 24) is None
 
 
 def test_the_exported_list_is_csv_in_the_views_order(dataset):
     fill(dataset, [0.5, 3.0, 2.0], np.zeros((3, 6)))
     run = fake_run()
-    rows = list(csv.DictReader(io.StringIO(explore.export_csv(explore.match_scores(dataset, run, low=1.0), run))))
+    rows = list(csv.DictReader(io.StringIO(data.export_csv(data.match_scores(dataset, run, low=1.0), run))))
     assert [float(row["k_score"]) for row in rows] == [3.0, 2.0]
     assert [row["filepath"] for row in rows] == ["/images/1.png", "/images/2.png"]
     assert [row["id"] for row in rows] == [dataset.match({"k_score": score}).first().id for score in (3.0, 2.0)]
@@ -209,7 +209,7 @@ def test_the_panel_stays_quick_at_twenty_thousand_images(dataset):
     )
     started = time.monotonic()
     run = fake_run()
-    histogram = explore.score_histogram(explore.view_scores(dataset, run))
-    points = explore.feature_points(dataset, run, *explore.COMPONENT_NAMES)
+    histogram = data.score_histogram(data.view_scores(dataset, run))
+    points = data.feature_points(dataset, run, *data.COMPONENT_NAMES)
     assert histogram.query.sum() == points.total == 20_000
     assert time.monotonic() - started < 10  # about half a second on two idle cores

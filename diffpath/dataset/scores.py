@@ -4,9 +4,9 @@ from itertools import islice
 
 import numpy as np
 
-from ..explanation import explain
+from ..detection.explanation import explain
 from ..options import FEATURE_NAMES
-from .runs import reference_file
+from .record import reference_file
 from .schema import describe
 
 _NUM_FEATURES = len(FEATURE_NAMES)

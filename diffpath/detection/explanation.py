@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .options import FEATURE_NAMES
+from ..options import FEATURE_NAMES
 
 LEAST_Z_SCORE = 3.0
 FAR_OUT = 0.05

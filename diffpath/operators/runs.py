@@ -3,16 +3,16 @@
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ..dataset import manage
+from ..dataset import inventory
+from ..dataset.record import COMPLETE, DiffPathRun
 from ..dataset.resume import continue_diffpath, iterate_continue
-from ..dataset.runs import COMPLETE, DiffPathRun
 from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from ..dataset.update import iterate_update, update_diffpath
-from .choices import add_run_choice
-from .forms import add_rule, read_rule
+from .forms.compute import add_rule, read_rule
+from .forms.run import add_run_choice
 from .running import Scoring, show_heatmaps
 
-_ANY = (COMPLETE, manage.RUNNING, manage.INTERRUPTED, manage.DAMAGED)
+_ANY = (COMPLETE, inventory.RUNNING, inventory.INTERRUPTED, inventory.DAMAGED)
 
 
 class _RunOperator(foo.Operator):
@@ -51,13 +51,13 @@ class GetDiffPathInfo(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """The run's record and status, as :func:`diffpath.get_diffpath_info`."""
-        return manage.get_diffpath_info(sample_collection._root_dataset, run_key)
+        return inventory.get_diffpath_info(sample_collection._root_dataset, run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
-        inputs.md(_table(manage.describe_info(manage.get_diffpath_info(ctx.dataset, run_key))), name="info")
+        inputs.md(_table(inventory.describe_info(inventory.get_diffpath_info(ctx.dataset, run_key))), name="info")
 
     def execute(self, ctx):
-        info = manage.get_diffpath_info(ctx.dataset, ctx.params["run_key"])
+        info = inventory.get_diffpath_info(ctx.dataset, ctx.params["run_key"])
         return {**info, "timestamp": info["timestamp"].isoformat()}
 
 
@@ -75,7 +75,7 @@ class LoadDiffPathView(_RunOperator):
 
     def __call__(self, sample_collection, run_key, kind="ranked"):
         """The view, as :func:`diffpath.load_diffpath_view`."""
-        return manage.load_diffpath_view(sample_collection._root_dataset, run_key, kind)
+        return inventory.load_diffpath_view(sample_collection._root_dataset, run_key, kind)
 
     def add_inputs(self, ctx, inputs, run_key):
         kinds = types.RadioGroup()
@@ -85,7 +85,7 @@ class LoadDiffPathView(_RunOperator):
 
     def execute(self, ctx):
         run_key, kind = ctx.params["run_key"], ctx.params.get("kind", "ranked")
-        ctx.ops.set_view(manage.load_diffpath_view(ctx.dataset, run_key, kind))
+        ctx.ops.set_view(inventory.load_diffpath_view(ctx.dataset, run_key, kind))
         show_heatmaps(ctx, DiffPathRun.load(ctx.dataset, run_key).fields)
 
 
@@ -100,22 +100,22 @@ class RenameDiffPath(_RunOperator):
         "icon": "edit",
     }
     submit = "Rename"
-    statuses = (COMPLETE, manage.INTERRUPTED)
+    statuses = (COMPLETE, inventory.INTERRUPTED)
 
     def __call__(self, sample_collection, run_key, new_run_key):
         """As :func:`diffpath.rename_diffpath`."""
-        manage.rename_diffpath(sample_collection._root_dataset, run_key, new_run_key)
+        inventory.rename_diffpath(sample_collection._root_dataset, run_key, new_run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
         prop = inputs.str("new_run_key", required=True, label="New key")
         new_run_key = ctx.params.get("new_run_key")
-        problem = manage.why_not_rename(ctx.dataset, run_key, new_run_key) if new_run_key else None
+        problem = inventory.why_not_rename(ctx.dataset, run_key, new_run_key) if new_run_key else None
         if problem:
             prop.invalid, prop.error_message = True, problem
 
     def execute(self, ctx):
         run_key, new_run_key = ctx.params["run_key"], ctx.params["new_run_key"]
-        manage.rename_diffpath(ctx.dataset, run_key, new_run_key)
+        inventory.rename_diffpath(ctx.dataset, run_key, new_run_key)
         ctx.ops.clear_view()  # it may be over the old fields
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Run {run_key!r} is now {new_run_key!r}", variant="success")
@@ -137,15 +137,15 @@ class DeleteDiffPath(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """As :func:`diffpath.delete_diffpath`."""
-        manage.delete_diffpath(sample_collection._root_dataset, run_key)
+        inventory.delete_diffpath(sample_collection._root_dataset, run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
         inputs.view("warning", types.Warning(label=f"This deletes run {run_key!r} and cannot be undone"))
-        inputs.md(_list(manage.describe_belongings(manage.belongings(ctx.dataset, run_key))), name="belongings")
+        inputs.md(_list(inventory.describe_belongings(inventory.belongings(ctx.dataset, run_key))), name="belongings")
 
     def execute(self, ctx):
         run_key = ctx.params["run_key"]
-        manage.delete_diffpath(ctx.dataset, run_key)
+        inventory.delete_diffpath(ctx.dataset, run_key)
         ctx.ops.clear_view()  # it may be over the fields that are gone
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Run {run_key!r} is deleted", variant="success")
@@ -199,14 +199,14 @@ class ContinueDiffPath(Scoring, _RunOperator):
         "icon": "play_arrow",
     }
     submit = "Continue"
-    statuses = (manage.INTERRUPTED,)
+    statuses = (inventory.INTERRUPTED,)
 
     def __call__(self, sample_collection, run_key, **arguments):
         """As :func:`diffpath.continue_diffpath`."""
         return continue_diffpath(sample_collection._root_dataset, run_key, **arguments)
 
     def add_inputs(self, ctx, inputs, run_key):
-        info = manage.get_diffpath_info(ctx.dataset, run_key)
+        info = inventory.get_diffpath_info(ctx.dataset, run_key)
         inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
 
     def steps(self, ctx):
@@ -255,14 +255,14 @@ class SaveDiffPathWorkspace(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """Saves the workspace and returns its name."""
-        return manage.save_workspace(sample_collection._root_dataset, run_key)
+        return inventory.save_workspace(sample_collection._root_dataset, run_key)
 
     def execute(self, ctx):
         run_key = ctx.params["run_key"]
-        name = manage.save_workspace(ctx.dataset, run_key)
+        name = inventory.save_workspace(ctx.dataset, run_key)
         ctx.ops.reload_dataset()
         ctx.ops.set_spaces(spaces=ctx.dataset.load_workspace(name))
-        ctx.ops.set_view(view=manage.load_diffpath_view(ctx.dataset, run_key))
+        ctx.ops.set_view(view=inventory.load_diffpath_view(ctx.dataset, run_key))
         ctx.ops.notify(f"Saved the workspace {name!r}", variant="success")
         return {"workspace": name}
 

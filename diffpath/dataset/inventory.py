@@ -14,7 +14,7 @@ import fiftyone as fo
 from .appearance import color_maps, uncolor_maps
 from .heartbeat import is_alive
 from .maps import MAPS, run_folder
-from .runs import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_config
+from .record import COMPLETE, METHOD, DiffPathRun, check_free, read_config, write_config
 from .schema import flagged_view, view_names
 
 PANEL_NAME = "diffpath_panel"

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import fiftyone as fo
 
-from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..detection.calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ..options import complete_options
 from .appearance import color_maps
 from .embeddings import read_embeddings
 from .heartbeat import beating, is_alive
-from .judging import judge
-from .manage import delete_diffpath
+from .inventory import delete_diffpath
 from .maps import check_scales, run_folder
-from .references import check_images, resolve_reference, serialize
-from .runs import COMPLETE, DiffPathRun, check_free, new_config, read_config, reference_file, write_config
+from .record import COMPLETE, DiffPathRun, check_free, new_config, read_config, reference_file, write_config
 from .scanning import Scanner, show_progress
 from .schema import create_fields
+from .scores import judge
+from .sources import check_images, resolve_reference, serialize
 from .stores import FieldStore, ReferenceArchive
 from .thresholds import apply_threshold
 
@@ -144,7 +144,7 @@ def iterate_diffpath(
     **options,
 ):
     """:func:`compute_diffpath` as a generator of :class:`Progress` that returns the run."""
-    from ..method import DiffPathV2  # brings torch, which takes seconds to import
+    from ..method.diffpath_v2 import DiffPathV2  # brings torch, which takes seconds to import
 
     started = time.monotonic()
     check_rule(rule, level)

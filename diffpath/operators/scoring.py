@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import compute_diffpath, iterate_diffpath
-from .forms import build_form, read_form
+from .forms.compute import build_form, read_form
 from .running import Scoring
 
 

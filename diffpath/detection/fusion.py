@@ -24,9 +24,9 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..options import MIN_REFERENCE_SIZE
 from .calibration import TAIL_SHAPE, EmpiricalNull
 from .detector import AnomalyDetector, CalibratedDetector
-from .options import MIN_REFERENCE_SIZE
 
 MAX_POINTS = 10_000  # a larger reference is thinned to this many neighbours
 _CENSORED = 0.1  # of a clean reference's scores, those farthest out do not shape the tail

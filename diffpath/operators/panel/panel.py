@@ -1,6 +1,6 @@
 """The panel: look at the scores, move the threshold, see the images, decide.
 
-What it shows is made by ``dataset/explore.py`` and drawn by ``plots.py``. Its state, kept
+What it shows is made by ``data.py`` and drawn by ``plots.py``. Its state, kept
 by the App, holds numbers and names only; ``base`` is the view that the user chose and
 ``shown`` the narrower one that the panel set, so that showing a bar's images does not
 change the histogram that the bar is in.
@@ -18,15 +18,15 @@ import fiftyone.operators.types as types
 from fiftyone.core.view import DatasetView
 from fiftyone.server.view import get_view
 
-from ..dataset import explore, manage
-from ..dataset.maps import MAPS
-from ..dataset.runs import COMPLETE, DiffPathRun
-from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
-from . import plots
-from .choices import level_range
-from .forms import RULE_CHOICES
-from .panel_state import up_to_date_state
-from .running import show_heatmaps
+from ...dataset import inventory
+from ...dataset.maps import MAPS
+from ...dataset.record import COMPLETE, DiffPathRun
+from ...dataset.thresholds import preview_threshold, set_diffpath_threshold
+from ..forms.compute import RULE_CHOICES
+from ..forms.run import level_range
+from ..running import show_heatmaps
+from . import data, plots
+from .state import up_to_date_state
 
 PLUGIN = "@diffpath/diffpath"
 _NO_BAR = {"displayModeBar": False, "scrollZoom": False}
@@ -43,7 +43,7 @@ class DiffPathPanel(foo.Panel):
     @property
     def config(self):
         return foo.PanelConfig(
-            name=manage.PANEL_NAME,
+            name=inventory.PANEL_NAME,
             label="DiffPath",
             icon="scatter_plot",
             help_markdown="Which of these images don't belong? Click a bar or drag over a range to see its images.",
@@ -54,7 +54,7 @@ class DiffPathPanel(foo.Panel):
         with up_to_date_state(ctx, _STATE):
             opened = ctx.panel.get_state("opened") if ctx.params.get("panel_id") else None
             if opened and ctx.params.get("__method__") not in (None, "on_startup", "on_load", "on_unload"):
-                if opened not in manage.list_diffpath_runs(ctx.dataset):
+                if opened not in inventory.list_diffpath_runs(ctx.dataset):
                     ctx.panel.set_state("rule", None)
                     self._open(ctx, None)
             return super().execute(ctx)
@@ -152,13 +152,13 @@ class DiffPathPanel(foo.Panel):
             view, what = DatasetView._build(ctx.dataset, state.shown), state.chosen
         else:
             view, what = self._flagged(ctx, run), f"score from {state.threshold:.4g}"
-        name = manage.save_run_view(ctx.dataset, run.run_key, what, view)
+        name = inventory.save_run_view(ctx.dataset, run.run_key, what, view)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Saved the view {name!r}", variant="success")
 
     def export(self, ctx):
         run = self._run(ctx)
-        text = explore.export_csv(self._flagged(ctx, run), run)
+        text = data.export_csv(self._flagged(ctx, run), run)
         content = base64.b64encode(text.encode()).decode()
         ctx.ops.browser_download(f"data:text/csv;base64,{content}", f"{run.run_key}.csv")
 
@@ -190,7 +190,7 @@ class DiffPathPanel(foo.Panel):
         """Opens a run, or says why there is none to show."""
         state = ctx.panel.state
         kept = (state.rule, state.level) if state.opened == run_key and state.rule else None
-        runs = manage.list_diffpath_runs(ctx.dataset)
+        runs = inventory.list_diffpath_runs(ctx.dataset)
         if run_key not in runs:
             run_key = runs[-1] if runs else None
         choices = _fresh("choices")
@@ -202,8 +202,8 @@ class DiffPathPanel(foo.Panel):
             return
         run = self._run(ctx)
         show_heatmaps(ctx, run.fields)
-        ctx.panel.set_state({"axes.x": ctx.panel.get_state("axes.x") or explore.COMPONENT_NAMES[0]})
-        ctx.panel.set_state({"axes.y": ctx.panel.get_state("axes.y") or explore.COMPONENT_NAMES[1]})
+        ctx.panel.set_state({"axes.x": ctx.panel.get_state("axes.x") or data.COMPONENT_NAMES[0]})
+        ctx.panel.set_state({"axes.y": ctx.panel.get_state("axes.y") or data.COMPONENT_NAMES[1]})
         rule, level = kept or (run.rule, run.level)
         ctx.panel.set_state("threshold", run.threshold)
         self._move(ctx, rule, level, draw=False)
@@ -214,7 +214,7 @@ class DiffPathPanel(foo.Panel):
         if ctx.panel.get_state("status") != COMPLETE:
             return
         run = self._run(ctx)
-        histogram = explore.score_histogram(explore.view_scores(self._base(ctx), run), explore.reference_scores(run))
+        histogram = data.score_histogram(data.view_scores(self._base(ctx), run), data.reference_scores(run))
         if histogram is None:
             ctx.panel.set_state("bins", None)
             return
@@ -257,16 +257,16 @@ class DiffPathPanel(foo.Panel):
     def _scatter(self, ctx):
         state = ctx.panel.state
         x, y = state.axes["x"], state.axes["y"]
-        points = explore.feature_points(self._base(ctx), self._run(ctx), x, y)
+        points = data.feature_points(self._base(ctx), self._run(ctx), x, y)
         ctx.panel.set_state({"drawn": {"x": x, "y": y}, "points": [len(points.ids), points.total]})
         ctx.panel.set_state("scatter_layout", plots.scatter_layout(points, x, y))
         _draw(ctx, "scatter", plots.scatter_traces(points, state.threshold))
 
     def _narrow(self, ctx, first, last):
         run = self._run(ctx)
-        low, high = explore.span(ctx.panel.get_state("bins")["edges"], first, last)
-        view = explore.match_scores(self._base(ctx), run, low, high)
-        self._set_view(ctx, view, explore.describe_span(low, high))
+        low, high = data.span(ctx.panel.get_state("bins")["edges"], first, last)
+        view = data.match_scores(self._base(ctx), run, low, high)
+        self._set_view(ctx, view, data.describe_span(low, high))
 
     def _set_view(self, ctx, view, chosen):
         ctx.panel.set_state({"shown": view._serialize(include_uuids=False), "chosen": chosen})
@@ -276,12 +276,12 @@ class DiffPathPanel(foo.Panel):
         if ctx.panel.get_state("status") != COMPLETE:
             return
         run = self._run(ctx)
-        report = explore.sample_report(ctx.dataset, run, sample_id) if sample_id else None
+        report = data.sample_report(ctx.dataset, run, sample_id) if sample_id else None
         if report is None:
             ctx.panel.set_state("sample", None)
             return
         has = {name: getattr(report, name) is not None for name in ("z", *MAPS)}
-        ctx.panel.set_state("sample", {**has, "text": explore.describe_report(report, run)})
+        ctx.panel.set_state("sample", {**has, "text": data.describe_report(report, run)})
         if report.z is not None:
             _draw(ctx, "z_scores", plots.z_score_traces(report.z))
         for kind in MAPS:
@@ -297,7 +297,7 @@ class DiffPathPanel(foo.Panel):
         return get_view(ctx.dataset, stages=state.base or None, filters=state.filters or None)
 
     def _flagged(self, ctx, run):
-        return explore.match_scores(self._base(ctx), run, low=ctx.panel.get_state("threshold"))
+        return data.match_scores(self._base(ctx), run, low=ctx.panel.get_state("threshold"))
 
     # What the panel looks like
 
@@ -362,7 +362,7 @@ class DiffPathPanel(foo.Panel):
 
     def _render_plots(self, panel, state):
         bins = state.bins
-        layout = plots.histogram_layout(bins, explore.Axis.from_dict(bins["axis"]).place(state.threshold))
+        layout = plots.histogram_layout(bins, data.Axis.from_dict(bins["axis"]).place(state.threshold))
         panel.plot(
             "histogram",
             layout=layout,
@@ -372,7 +372,7 @@ class DiffPathPanel(foo.Panel):
             height="260px",
         )
         axes = panel.h_stack("axes", gap=2)
-        names = {name: name for name in (*explore.COMPONENT_NAMES, *explore.FEATURE_NAMES)}
+        names = {name: name for name in (*data.COMPONENT_NAMES, *data.FEATURE_NAMES)}
         _choices(axes, "x", names, "Across", self.on_axes)
         _choices(axes, "y", names, "Up", self.on_axes)
         drawn, total = state.points or (0, 0)
@@ -417,16 +417,17 @@ _MORE = (
 # What can be done where there is no finished run: operators and labels of their buttons
 _OFFERS = {
     "none": (("compute_diffpath", "Find images that don't belong"),),
-    manage.RUNNING: (("refresh", "Look again"),),
-    manage.INTERRUPTED: (("continue_diffpath", "Continue"), ("delete_diffpath", "Delete")),
-    manage.DAMAGED: (("delete_diffpath", "Delete"),),
+    inventory.RUNNING: (("refresh", "Look again"),),
+    inventory.INTERRUPTED: (("continue_diffpath", "Continue"), ("delete_diffpath", "Delete")),
+    inventory.DAMAGED: (("delete_diffpath", "Delete"),),
 }
 _EMPTY = "**This dataset has no images.** Add some, then compute their scores."
 _NONE = "**No image has a score yet.**"
 _MESSAGES = {
-    manage.RUNNING: "**Run {run_key} is being computed.** {num_done:,} images are done.",
-    manage.INTERRUPTED: "**Run {run_key} was interrupted.** {num_done:,} images are done; it goes on where it stopped.",
-    manage.DAMAGED: "**Run {run_key} has lost {missing_fields}.** Delete what is left of it, and compute it again.",
+    inventory.RUNNING: "**Run {run_key} is being computed.** {num_done:,} images are done.",
+    inventory.INTERRUPTED: "**Run {run_key} was interrupted.** {num_done:,} images are done; it goes on where it "
+    "stopped.",
+    inventory.DAMAGED: "**Run {run_key} has lost {missing_fields}.** Delete what is left of it, and compute it again.",
 }
 
 
@@ -436,7 +437,7 @@ def _status(dataset, run_key):
         return "empty", _EMPTY
     if run_key is None:
         return "none", _NONE
-    info = manage.get_diffpath_info(dataset, run_key)
+    info = inventory.get_diffpath_info(dataset, run_key)
     if info["status"] == COMPLETE:
         return COMPLETE, ""
     return info["status"], _MESSAGES[info["status"]].format(

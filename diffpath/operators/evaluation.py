@@ -8,8 +8,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import evaluate_diffpath
-from .choices import add_run_choice
-from .forms import add_choice
+from .forms.compute import add_choice
+from .forms.run import add_run_choice
 
 _LABEL = "Evaluate DiffPath run"
 _MEASURES = {

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import fiftyone.operators.types as types
 
-from ..calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
-from ..dataset.embeddings import embedding_fields
-from ..dataset.groups import group_fields
-from ..dataset.manage import DAMAGED, INTERRUPTED, RUNNING, run_status
-from ..dataset.runs import COMPLETE, METHOD, DiffPathRun, read_config
-from ..model_cards import MODEL_CARDS, find_card
-from ..options import (
+from ...dataset.embeddings import embedding_fields
+from ...dataset.groups import group_fields
+from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, run_status
+from ...dataset.record import COMPLETE, METHOD, DiffPathRun, read_config
+from ...detection.calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ...models.cards import MODEL_CARDS, find_card
+from ...options import (
     ERROR_POWER_NAMES,
     MODEL_OPTIONS,
     PREDICTION_TYPES,
@@ -20,7 +20,7 @@ from ..options import (
     complete_options,
     evaluations_per_image,
 )
-from .choices import runs_by_status
+from .run import runs_by_status
 
 # Form defaults do not reach callers from Python, so that this table serves both
 DEFAULTS = {"run_key": "diffpath", "model": "bundled", "heatmaps": True, "num_workers": 4}

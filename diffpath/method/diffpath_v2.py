@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
-from .errors import ModelError
+from ..errors import ModelError
+from ..images import PREPROCESSING, prepare_image, split_images
+from ..models import BUNDLED_MODEL, Tiles, load_model
+from ..models.memory import is_out_of_memory, release_memory
+from ..options import MODEL_OPTIONS, MethodOptions
 from .features import DESCRIPTOR, error_maps, heatmaps, path_statistics, six_features, statistic_names
-from .images import PREPROCESSING, prepare_image, split_images
-from .memory import is_out_of_memory, release_memory
-from .models import BUNDLED_MODEL, Tiles, load_model
-from .options import MODEL_OPTIONS, MethodOptions
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
@@ -37,7 +37,7 @@ class DiffPathResult:
         statistics: float32 ``(N, 3 T + 9)``: per timestep the mean score error relative to its
             size, its correlation over some pixels, and 1 − SSIM with its standard
             constants; then the error's size in each quadrant and its power in bands of spatial
-            frequency. ``diffpath.features.statistic_names(T)`` names them
+            frequency. ``diffpath.method.features.statistic_names(T)`` names them
         zoomed: float32 ``(N, Z)``: the same numbers, as far as the preset uses them, of the
             image ``zoom`` times as large; none without ``zoom``
         descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,

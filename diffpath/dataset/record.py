@@ -144,7 +144,7 @@ def saved_reference(config):
 
 @functools.lru_cache(maxsize=4)
 def _read_reference(path, modified):
-    from ..reference import load_reference
+    from ..detection.reference import load_reference
 
     return load_reference(path)
 

@@ -20,7 +20,7 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import heartbeat, iterate_diffpath, manage, runs
+from diffpath.dataset import heartbeat, inventory, iterate_diffpath, record
 from diffpath.dataset.appearance import color_maps, uncolor_maps
 from diffpath.dataset.maps import MAPS
 
@@ -95,7 +95,7 @@ def test_a_run_whose_parts_were_deleted_by_hand_is_said_to_be_damaged_and_can_be
 
 def test_what_would_be_deleted_is_listed_before(dataset):
     run = compute_diffpath(dataset, run_key="k", **FAST)
-    owned = manage.belongings(dataset, "k")
+    owned = inventory.belongings(dataset, "k")
     assert sorted(owned.fields) == sorted(run.fields.values()) and sorted(owned.views) == sorted(run.views.values())
     files = [path for path in Path(owned.folder).rglob("*") if path.is_file()]
     assert owned.num_files == len(files) >= 12
@@ -111,7 +111,7 @@ def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
 
     rename_diffpath(dataset, "old", "new")
 
-    renamed = manage.DiffPathRun.load(dataset, "new")
+    renamed = inventory.DiffPathRun.load(dataset, "new")
     assert dataset.list_runs() == ["new"]
     for kind, column in values(dataset, renamed).items():
         assert [str(value) for value in column] == [str(value) for value in kept[kind]]
@@ -163,26 +163,26 @@ def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
     dataset.save_view("mine", dataset.sort_by("k_score"))
     paths = ["k_heatmap.map_path", "k_error_map.map_path"]
     before, maps = state(dataset), dataset.values(paths)
-    run = manage.DiffPathRun.load(dataset, "k")
+    run = inventory.DiffPathRun.load(dataset, "k")
     steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_record", "write_config")
     for step in steps:
-        real = getattr(manage, step)
+        real = getattr(inventory, step)
 
         def fail_once(*arguments, step=step, real=real):
-            monkeypatch.setattr(manage, step, real)
+            monkeypatch.setattr(inventory, step, real)
             real(*arguments)
             raise OSError("the disk is gone")
 
-        monkeypatch.setattr(manage, step, fail_once)
+        monkeypatch.setattr(inventory, step, fail_once)
         with pytest.raises(OSError, match="disk"):
             rename_diffpath(dataset, "k", "new")
         assert state(dataset) == before and dataset.values(paths) == maps, step
-        assert manage.DiffPathRun.load(dataset, "k") == run, step
+        assert inventory.DiffPathRun.load(dataset, "k") == run, step
 
 
 def test_a_deletion_that_fails_half_way_is_undone(dataset, monkeypatch):
     compute_diffpath(dataset, run_key="k", **FAST)
-    before, run = state(dataset), manage.DiffPathRun.load(dataset, "k")
+    before, run = state(dataset), inventory.DiffPathRun.load(dataset, "k")
 
     def fail(self, names):
         raise OSError("the database is gone")
@@ -191,7 +191,7 @@ def test_a_deletion_that_fails_half_way_is_undone(dataset, monkeypatch):
     with pytest.raises(OSError, match="database"):
         delete_diffpath(dataset, "k")
     assert state(dataset) == before
-    assert manage.DiffPathRun.load(dataset, "k") == run
+    assert inventory.DiffPathRun.load(dataset, "k") == run
 
 
 def test_the_info_of_a_run_holds_what_made_it_and_what_came_out(dataset):
@@ -297,8 +297,8 @@ def test_an_interrupted_run_is_continued_with_the_same_view_of_the_model(dataset
 
 def test_maps_of_an_older_version_are_not_mixed_with_new_ones(dataset):
     def made_before(run_key):
-        config = runs.read_config(dataset, run_key)
-        runs.write_config(dataset, run_key, {**config, "heatmap_scale": [0.0, 0.5]})
+        config = record.read_config(dataset, run_key)
+        record.write_config(dataset, run_key, {**config, "heatmap_scale": [0.0, 0.5]})
 
     interrupted(dataset, dataset)
     made_before("k")
@@ -342,11 +342,11 @@ def test_a_view_saved_from_the_panel_and_the_workspace_go_with_the_run(dataset):
     before = state(dataset)
     compute_diffpath(dataset, run_key="k", **FAST)
     dataset.save_view("k: mine", dataset.limit(1))
-    name = manage.save_run_view(dataset, "k", "score from 3", dataset.sort_by("k_score"))
+    name = inventory.save_run_view(dataset, "k", "score from 3", dataset.sort_by("k_score"))
     with pytest.raises(ValueError, match="mine"):
-        manage.save_run_view(dataset, "k", "mine", dataset.limit(2))
-    manage.save_workspace(dataset, "k")
-    assert name in manage.belongings(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
+        inventory.save_run_view(dataset, "k", "mine", dataset.limit(2))
+    inventory.save_workspace(dataset, "k")
+    assert name in inventory.belongings(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
     rename_diffpath(dataset, "k", "n")
     assert dataset.has_saved_view("n: score from 3") and dataset.list_workspaces() == ["n: workspace"]
     panel = dataset.load_workspace("n: workspace").children[1].children[0]

@@ -7,9 +7,9 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..options import MIN_REFERENCE_SIZE
 from .calibration import DEFAULT_LEVEL, TAIL_SHAPE, ConformalCalibration, EmpiricalNull
 from .densities import DENSITIES, central_part
-from .options import MIN_REFERENCE_SIZE
 
 CALIBRATIONS = ("auto", "split", "cross")
 SPLIT_FROM = 1000  # samples from which "auto" holds a part out
@@ -95,7 +95,7 @@ class AnomalyDetector(CalibratedDetector):
             covariance of the standardised descriptor, in [0, ∞)
         trim: share of the reference, in [0, 0.5), that is taken for contamination and
             left out of the fit; 0 where the reference is known to be clean. With ``trim``
-            the p-values are those of :class:`diffpath.calibration.EmpiricalNull`
+            the p-values are those of :class:`diffpath.detection.calibration.EmpiricalNull`
         false_positive_rate: share of clean images above ``threshold_``
         calibration: ``"split"``, ``"cross"``, or ``"auto"`` for the former from
             1,000 samples on, or as many groups where there are groups

@@ -1,0 +1,1 @@
+"""The method: images in, features and maps out. Knows nothing of FiftyOne."""

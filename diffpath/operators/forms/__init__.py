@@ -1,0 +1,1 @@
+"""Inputs of the operators' forms, and what reads them back."""
