@@ -39,11 +39,11 @@ def resolve_reference(dataset, samples, reference, groups=None):
     Raises:
         ValueError: if it is none of these, or has too few images or groups
     """
-    from ..detection.reference import load_reference
+    from ..detection.reference import Reference, load_reference
 
     if isinstance(reference, os.PathLike):
         reference = load_reference(reference)
-    if hasattr(reference, "detector"):  # by class would not do: a plugin is a second copy of this package
+    if isinstance(reference, Reference):
         if groups is not None:
             raise ValueError("a saved reference was fitted with its own groups; leave groups out")
         return FittedReference(reference)
