@@ -13,7 +13,9 @@ test: .venv/ready
 	$(BIN)/python -m pytest -c tests/pytest.ini tests
 
 lint: .venv/ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv demo/output build dist *.egg-info
