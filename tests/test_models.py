@@ -347,7 +347,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub with ``some/model``; the client's cache is empty and its address is a server here."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     handler = type("Handler", (Hub,), {"root": tmp_path / "hub", "requested": []})
     tiny.write(tmp_path / "hub" / "some" / "model", tiny.unet(), diffusers.DDPMScheduler())
@@ -355,9 +355,9 @@ def hub(tmp_path, monkeypatch):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    template = constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download):  # older clients copy the constant
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
