@@ -1,9 +1,10 @@
 # `make demo` and `make test` do all of their own set-up, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST_PYTHON ?= $(PYTHON)
 export FIFTYONE_DO_NOT_TRACK = 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-oldest lint clean
 
 demo: .venv/ready
 	$(BIN)/python demo/run.py $(if $(APP),--app)
@@ -17,8 +18,12 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The lowest versions that pyproject.toml allows, on the oldest Python at hand, without the App
+test-oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest -c tests/pytest.ini -m "not app" tests
+
 clean:
-	rm -rf .venv demo/output build dist *.egg-info
+	rm -rf .venv .venv-oldest demo/output build dist *.egg-info
 
 # torch comes first and pinned: where pip is offered a +cpu build of this version it prefers it.
 # Where it is not, Linux may get a CUDA build of several GB: point PIP_EXTRA_INDEX_URL or
@@ -32,4 +37,13 @@ clean:
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet -e ".[test]"
 	$(BIN)/python tools/ensure_mongod.py
+	@touch $@
+
+# uv resolves to the lowest versions. It keeps the torch that is there, which is a newer one than the
+# lowest: of 2.4 there is no build here without several GB of CUDA
+.venv-oldest/ready: pyproject.toml tools/ensure_mongod.py
+	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv torch==2.13.0
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct -e ".[test]"
+	.venv-oldest/bin/python tools/ensure_mongod.py
 	@touch $@

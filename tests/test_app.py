@@ -21,6 +21,7 @@ from test_runs import state
 from diffpath import DiffPathRun
 from diffpath.dataset import iterate_diffpath
 
+pytestmark = pytest.mark.app
 LABEL = "Compute DiffPath OOD scores"
 
 

@@ -1,12 +1,15 @@
 """A user of the real App sets what the form offers beside the usual: a larger view of each image, groups."""
 
 import fiftyone as fo
+import pytest
 from app import SECONDS, expect_grid, open_app, open_operator
 from conftest import demo_samples
 from PIL import Image
 from playwright.sync_api import expect
 
 from diffpath import DiffPathRun
+
+pytestmark = pytest.mark.app
 
 
 def choose(page, label, value):

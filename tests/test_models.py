@@ -344,6 +344,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
 
+def forget_sessions():
+    """Older clients ask whether they are offline only when a session begins."""
+    from huggingface_hub import utils
+
+    getattr(utils, "reset_sessions", lambda: None)()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub with ``some/model``; the client's cache is empty and its address is a server here."""
@@ -360,6 +367,7 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    forget_sessions()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield handler
     server.shutdown()
@@ -379,6 +387,7 @@ def test_a_hub_model_is_fetched_pinned_to_its_commit_and_found_again_offline(hub
     assert "diffusion_pytorch_model.safetensors" in fetched
     assert "samples.png" not in fetched and "diffusion_pytorch_model.bin" not in fetched
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    forget_sessions()
     assert load("some/model", revision=COMMIT).revision == COMMIT
     with pytest.raises(ModelError, match="'some/other' cannot be fetched and is not in the cache; check the network"):
         load("some/other")

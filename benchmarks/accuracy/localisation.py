@@ -7,6 +7,7 @@ pixel, with its mean and deviation over the fit part.
 
 import numpy as np
 from PIL import Image
+from scipy.integrate import trapezoid
 from scipy.ndimage import label, uniform_filter
 from sklearn.metrics import roc_auc_score
 
@@ -91,7 +92,7 @@ def region_overlap(masks, maps):
     rates = np.linspace(0, MOST_FALSE_POSITIVES, 101)
     thresholds = negatives[np.minimum((rates * len(negatives)).astype(int), len(negatives) - 1)]
     overlap = [np.mean([(maps[k][region] > threshold).mean() for k, region in regions]) for threshold in thresholds]
-    return float(np.trapezoid(overlap, rates) / MOST_FALSE_POSITIVES)
+    return float(trapezoid(overlap, rates) / MOST_FALSE_POSITIVES)
 
 
 def _maps(images, path, time):

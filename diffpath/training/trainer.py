@@ -175,7 +175,7 @@ class Trainer:
         return images.contiguous(memory_format=layout), noise.contiguous(memory_format=layout), timesteps
 
     def _step_seed(self):
-        return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1, np.uint64)[0] >> 1)
+        return int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1, np.uint64)[0]) >> 1
 
     def _target(self, images, noise, alphas):
         kind = self.scheduler.config.prediction_type
