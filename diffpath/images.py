@@ -89,7 +89,10 @@ def prepare_image(image, size):
         ImageError: if the image's shape, type or value range is not one of these
     """
     if not isinstance(image, Image.Image):
-        image = _array_to_pil(image)
+        array = _to_uint8_array(image)
+        if all(array.shape == (side, side, 3) for side in _sides(size)):
+            return array.copy()
+        image = Image.fromarray(array)
     return to_rgb_square(image, size)
 
 
@@ -157,7 +160,8 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _array_to_pil(image):
+def _to_uint8_array(image):
+    """An array or tensor as uint8 ``(H, W)`` or ``(H, W, C)`` with 2 to 4 channels, contiguous."""
     if not hasattr(image, "shape"):
         raise ImageError(f"an image must be a PIL image, an array or a tensor, got {type(image).__name__}")
     axis = _channel_axis(image)
@@ -173,7 +177,7 @@ def _array_to_pil(image):
     array = _to_uint8(array)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(array))
+    return np.ascontiguousarray(array)
 
 
 def _to_numpy(image):

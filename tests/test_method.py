@@ -1,5 +1,6 @@
 """The tensor code against an independent implementation, and the invariants of the method."""
 
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from diffpath import DiffPathV2, ImageError, ModelError
 from diffpath.images import prepare_image
+from diffpath.method.descriptor import PARTS, used_parts
 from diffpath.method.features import error_spectrum, six_features
 from diffpath.method.ssim import dissimilarity_map
 from diffpath.method.trajectory import compute_trajectory, spaced_timesteps
@@ -278,6 +280,35 @@ def test_a_wave_in_the_early_errors_is_found_in_the_band_of_its_frequency(period
 def test_the_spectrum_of_a_tiny_image_or_of_no_error_is_finite():
     for errors in (torch.randn(2, 1, 1, 1, 4, 4), torch.zeros(2, 1, 3, 3, 8, 8)):
         assert error_spectrum(errors).isfinite().all()
+
+
+def test_both_doors_give_the_same_numbers(method, photos):
+    for seen in (method, DiffPathV2(dtype="float32", num_timesteps=2, zoom=2, max_evaluations=8)):
+        prepared = np.stack([prepare_image(photo, seen.sides) for photo in photos[:3]])
+        prepared.flags.writeable = False  # as a mapped file is
+        assert_results_close(seen.score_prepared(prepared), seen.score_images(photos[:3]), rtol=0)
+        assert_results_close(seen.score_prepared(prepared[::-1][:0]), seen.score_images([]), rtol=0)
+
+
+@pytest.mark.parametrize(
+    "prepared", [np.zeros((2, 16, 16, 3), np.uint8), np.zeros((32, 32, 3), np.uint8), np.zeros((2, 32, 32, 3))]
+)
+def test_prepared_images_of_another_shape_or_type_are_refused(method, prepared):
+    given = re.escape(f"{prepared.dtype} {prepared.shape}")
+    with pytest.raises(ImageError, match=rf"uint8 array of shape \(N, 32, 32, 3\), got {given}"):
+        method.score_prepared(prepared)
+
+
+def test_the_descriptor_is_its_parts_in_their_order(photos):
+    for options in (dict(), dict(preset="paper"), dict(zoom=2), dict(preset="paper", zoom=2, use_profile=True)):
+        method = DiffPathV2(dtype="float32", num_timesteps=2, **options)
+        result = method.score_images(photos[:1])
+        parts = used_parts(method.options)
+        np.testing.assert_array_equal(
+            result.descriptor, np.concatenate([getattr(result, part.name) for part in parts], axis=1)
+        )
+        for part in PARTS:
+            assert part.length(method.options) == (getattr(result, part.name).shape[1] if part in parts else 0)
 
 
 def test_no_images_give_empty_results(method):

@@ -96,10 +96,10 @@ def test_an_option_that_an_older_reference_does_not_name_had_its_default():
 def test_a_method_makes_a_reference_and_another_method_may_not_use_it(photos):
     method = DiffPathV2(num_timesteps=3, dtype="float32")
     reference = Reference.fit(method, photos)
-    scores = reference.checked(method.made_by).score_samples(method.score_images(photos).descriptor)
+    scores = reference.checked(method.provenance).score_samples(method.score_images(photos).descriptor)
     assert scores.shape == (len(photos),)
     with pytest.raises(ReferenceSetError, match="seed is 0, here it is 1"):
-        reference.checked(DiffPathV2(num_timesteps=3, dtype="float32", seed=1).made_by)
+        reference.checked(DiffPathV2(num_timesteps=3, dtype="float32", seed=1).provenance)
 
 
 def test_what_is_no_reference_is_refused_by_its_path(tmp_path):

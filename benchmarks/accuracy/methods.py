@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from diffpath import AnomalyDetector, FusedDetector
-from diffpath.method.features import FREQUENCY_BANDS
+from diffpath.method.descriptor import FREQUENCY_BANDS
 
 from . import peers
 from .descriptors import default_descriptor, descriptor, statistics

@@ -153,7 +153,7 @@ def iterate_diffpath(
     method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options, **options)
     set_batch_size(method, batch_size)
     vectors = read_embeddings(samples, embeddings, source)
-    made_by = {**method.made_by, **vectors.made_by}
+    made_by = {**method.provenance, **vectors.made_by}
     source.check(method, made_by, num_workers)
 
     # Read first: a view over the scores of a run that is overwritten is empty afterwards

@@ -60,7 +60,7 @@ def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers
     vectors = NoEmbeddings()
     if "embeddings" in made_by:
         vectors = Embeddings(without, made_by["embeddings"], made_by["embedding_length"])
-    detector = reference.checked({**method.made_by, **vectors.made_by})
+    detector = reference.checked({**method.provenance, **vectors.made_by})
 
     unscored = dict(zip(*without.values(["id", "filepath"])))
     store = FieldStore(dataset, config, unscored)

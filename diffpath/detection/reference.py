@@ -38,7 +38,7 @@ class Reference:
     Attributes:
         detector: a fitted :class:`diffpath.AnomalyDetector`, or a
             :class:`diffpath.FusedDetector` of descriptors and embeddings
-        made_by: ``DiffPathV2.made_by`` of the method that made the descriptors: model,
+        made_by: ``DiffPathV2.provenance`` of the method that made the descriptors: model,
             options and preprocessing as JSON-ready values; with embeddings, also the
             ``embedding_length``
         description: more about it for people, JSON-ready: not compared
@@ -50,7 +50,7 @@ class Reference:
         reference.save("clothing.safetensors")
 
         result = method.score_images(new_images)
-        load_reference("clothing.safetensors").checked(method.made_by).p_values(result.descriptor)
+        load_reference("clothing.safetensors").checked(method.provenance).p_values(result.descriptor)
     """
 
     detector: AnomalyDetector | FusedDetector
@@ -68,7 +68,7 @@ class Reference:
                 :meth:`diffpath.AnomalyDetector.fit`
             **options: those of :class:`diffpath.AnomalyDetector`
         """
-        return cls.of(method.score_images(images).descriptor, method.made_by, groups=groups, **options)
+        return cls.of(method.score_images(images).descriptor, method.provenance, groups=groups, **options)
 
     @classmethod
     def of(cls, X, made_by, description=None, groups=None, **options):

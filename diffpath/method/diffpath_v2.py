@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
-from ..errors import ModelError
+from ..errors import ImageError, ModelError
 from ..images import PREPROCESSING, prepare_image, split_images
 from ..models import BUNDLED_MODEL, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MODEL_OPTIONS, MethodOptions
-from .features import DESCRIPTOR, error_maps, heatmaps, path_statistics, six_features, statistic_names
+from .descriptor import DESCRIPTOR, PARTS, join_parts
+from .features import error_maps, heatmaps, path_statistics, six_features
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
@@ -37,12 +38,11 @@ class DiffPathResult:
         statistics: float32 ``(N, 3 T + 9)``: per timestep the mean score error relative to its
             size, its correlation over some pixels, and 1 − SSIM with its standard
             constants; then the error's size in each quadrant and its power in bands of spatial
-            frequency. ``diffpath.method.features.statistic_names(T)`` names them
+            frequency. ``diffpath.method.descriptor.statistic_names(T)`` names them
         zoomed: float32 ``(N, Z)``: the same numbers, as far as the preset uses them, of the
             image ``zoom`` times as large; none without ``zoom``
-        descriptor: float32 ``(N, D)``: what the density is fitted on: ``features``,
-            followed by ``profile`` and by ``statistics`` where the preset uses them, and by
-            ``zoomed``
+        descriptor: float32 ``(N, D)``: what the density is fitted on: the parts above that the
+            options use, one after the other, as :mod:`diffpath.method.descriptor` lists them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over the middle of the
             path, clipped, at the method's resolution times ``zoom``; high where the model's
             reconstruction differs in structure
@@ -161,7 +161,7 @@ class DiffPathV2:
         return tuple(filter(None, (self.options.equalise_resampling, self.views[-1].side)))
 
     @property
-    def made_by(self):
+    def provenance(self):
         """What determines descriptors: model, options and preprocessing, as JSON-ready values."""
         return {
             "model": self.predictor.name,
@@ -223,12 +223,38 @@ class DiffPathV2:
         """
         images = iter(split_images(images))
         results, done = [], 0
+        while chunk := list(islice(images, self.images_per_pass)):
+            prepared = np.stack([self._prepare(x, done + i) for i, x in enumerate(chunk)])
+            results.append(self.score_prepared(prepared))
+            done += len(chunk)
+        return DiffPathResult.concatenate(results) if results else self._empty_result()
+
+    def score_prepared(self, images):
+        """Does the same with images that are resized already, as readers of files hand them over.
+
+        Args:
+            images: uint8 ``(N, S, S, 3)`` with S the last of :attr:`sides`, as
+                :func:`diffpath.images.load_image` gives for ``(path, method.sides)``
+
+        Returns:
+            a :class:`DiffPathResult`
+
+        Raises:
+            ImageError: if it is an array of another shape or type
+        """
+        side = self.sides[-1]
+        if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (side, side, 3)):
+            given = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise ImageError(
+                f"prepared images must be a uint8 array of shape (N, {side}, {side}, 3), got {given}; "
+                "score_images takes any"
+            )
+        results = []
         several = len(self.predictors) > 1
         with ThreadPoolExecutor(len(self.predictors)) if several else nullcontext() as pool:
-            while chunk := list(islice(images, self.images_per_pass)):
-                prepared = np.stack([self._prepare(x, done + i) for i, x in enumerate(chunk)])
-                done += len(chunk)
-                shares = np.array_split(prepared, min(len(self.predictors), len(chunk)))
+            while len(images):
+                chunk, images = np.split(images, [self.images_per_pass])
+                shares = np.array_split(chunk, min(len(self.predictors), len(chunk)))
                 results += (pool.map if several else map)(self._score_share, self.predictors, shares)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
@@ -264,18 +290,15 @@ class DiffPathV2:
         if len(seen) == 1:
             return seen[0]
         whole, larger = seen
-        return replace(
-            whole,
-            zoomed=larger.descriptor,
-            descriptor=np.concatenate([whole.descriptor, larger.descriptor], axis=1),
-            heatmaps=larger.heatmaps,
-            error_maps=larger.error_maps,
-        )
+        both = replace(whole, zoomed=larger.descriptor, heatmaps=larger.heatmaps, error_maps=larger.error_maps)
+        return replace(both, descriptor=join_parts(vars(both), self.options))
 
     def _see(self, predictor, images, view, max_evaluations):
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
         options, device = self.options, predictor.device
-        images = self._to_network_scale(torch.from_numpy(images).to(device))
+        # As writable and contiguous memory: torch warns of the former and refuses the latter
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+        images = self._to_network_scale(images)
         timesteps = self.timesteps.to(device)
         noise = view.noise.to(device)
         path = compute_trajectory(predictor, images, timesteps, noise, max_evaluations, tiles=view.tiles)
@@ -297,13 +320,12 @@ class DiffPathV2:
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
         statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
-        parts = [features, *[profile] * options.use_profile, *[statistics] * options.use_statistics]
+        parts = dict(features=features, profile=profile, statistics=statistics)
+        parts = {name: values.cpu().numpy() for name, values in parts.items()}
         return DiffPathResult(
-            features=features.cpu().numpy(),
-            profile=profile.cpu().numpy(),
-            statistics=statistics.cpu().numpy(),
+            **parts,
             zoomed=np.zeros((len(images), 0), np.float32),
-            descriptor=torch.cat(parts, dim=1).cpu().numpy(),
+            descriptor=join_parts(parts, replace(options, zoom=1)),
             heatmaps=heatmaps(of_map.dissimilarity(HEATMAP_C), time).cpu().numpy(),
             error_maps=error_maps(path.score_error).cpu().numpy(),
         )
@@ -367,13 +389,15 @@ class DiffPathV2:
                 )
 
     def _empty_result(self):
-        options, steps, side = self.options, self.options.num_timesteps, self.views[-1].side
-        statistics = len(statistic_names(steps))
-        length = 6 + steps * options.use_profile + statistics * options.use_statistics
-        zoomed = length * (len(self.views) - 1)
-        maps = (0, side, side), (0, *self.views[-1].noise.shape[-2:])
-        shapes = ((0, 6), (0, steps), (0, statistics), (0, zoomed), (0, length + zoomed), *maps)
-        return DiffPathResult(*(np.zeros(shape, np.float32) for shape in shapes))
+        side = self.views[-1].side
+        lengths = {part.name: len(part.computed_names(self.options)) for part in PARTS}
+        parts = {name: np.zeros((0, length), np.float32) for name, length in lengths.items()}
+        return DiffPathResult(
+            **parts,
+            descriptor=join_parts(parts, self.options),
+            heatmaps=np.zeros((0, side, side), np.float32),
+            error_maps=np.zeros((0, *self.views[-1].noise.shape[-2:]), np.float32),
+        )
 
 
 def _resized(images, side):

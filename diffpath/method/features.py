@@ -19,12 +19,10 @@ import math
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from .descriptor import FREQUENCY_BANDS, QUADRANTS
 from .ssim import local_mean
 
-QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 CORRELATION_LAG = 4  # pixels
-FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
-DESCRIPTOR = "with spectrum"  # another name when other numbers are computed
 HEATMAP_TIMES = (0.15, 0.75)  # fractions of the schedule
 ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
@@ -57,14 +55,6 @@ def six_features(score_error, time, *, error_power="signed", weights=None):
     return torch.cat([_power_means(weighted_error), _power_means(error_rate)], dim=1)
 
 
-def statistic_names(num_timesteps):
-    """What each of the statistics of :func:`path_statistics` is, in their order."""
-    kinds = ("relative error", "error's correlation", "fine dissimilarity")
-    names = [f"{kind}, timestep {k + 1}" for kind in kinds for k in range(num_timesteps)]
-    names += [f"size of the error, {quadrant}" for quadrant in QUADRANTS]
-    return names + [f"error's power from {bound:g} cycles per pixel" for bound in FREQUENCY_BANDS]
-
-
 def path_statistics(score_error, fine_dissimilarity):
     """What the six sums lose of where on the path and where in the image it is unusual.
 
@@ -84,7 +74,7 @@ def path_statistics(score_error, fine_dissimilarity):
         fine_dissimilarity: 1 − SSIM with its standard constants, ``(N, D, T, H, W)``
 
     Returns:
-        float32 ``(N, 3 T + 9)`` in the order of :func:`statistic_names`
+        float32 ``(N, 3 T + 9)`` in the order of :func:`diffpath.method.descriptor.statistic_names`
     """
     lag = min(CORRELATION_LAG, min(score_error.shape[-2:]) - 1)
     energy = _by_timestep(score_error**2).clamp_min(_TINY)
