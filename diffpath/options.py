@@ -1,41 +1,90 @@
-"""The method's options, presets and bounds, free of torch: one table for the library and the form."""
+"""The method's options, presets and bounds, free of torch: said once, for the library, its forms and its errors."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 MIN_REFERENCE_SIZE = 3
 FEATURE_NAMES = ("error", "error²", "error³", "rate", "rate²", "rate³")
 ERROR_POWER_NAMES = ("signed", "absolute", "squared")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-# How a model is loaded, beside its name, device and dtype: arguments of ``load_model``
-MODEL_OPTIONS = ("prediction_type", "latent_scaling", "class_label", "revision", "allow_pickle", "compile")
+_POSITIVE = math.nextafter(0, 1)
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     # Chosen by measurement: the sign of the error is kept, and 1 − SSIM and other
     # statistics of the path stand beside the six numbers instead of weighting them
-    "default": dict(
-        error_power="signed",
-        ssim_weighting=False,
-        ssim_sigma=None,
-        ssim_c=(0.2, 0.2),
-        use_profile=True,
-        use_statistics=True,
-    ),
+    "default": {
+        "error_power": "signed",
+        "ssim_weighting": False,
+        "ssim_sigma": None,
+        "ssim_c": (0.2, 0.2),
+        "use_profile": True,
+        "use_statistics": True,
+    },
     # As the paper describes it: squared error, multiplied by 1 − SSIM with the usual
     # constants K₁ = 0.01, K₂ = 0.03 for a data range of 2
-    "paper": dict(
-        error_power="squared",
-        ssim_weighting=True,
-        ssim_sigma=1.5,
-        ssim_c=(0.0004, 0.0036),
-        use_profile=False,
-        use_statistics=False,
-    ),
+    "paper": {
+        "error_power": "squared",
+        "ssim_weighting": True,
+        "ssim_sigma": 1.5,
+        "ssim_c": (0.0004, 0.0036),
+        "use_profile": False,
+        "use_statistics": False,
+    },
 }
 
 
-def evaluations_per_image(num_timesteps, num_noise_draws, zoom):
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option beside its default and its type.
+
+    Attributes:
+        label: what a form shows; None where forms have no input for it
+        help: what a form says of it
+        must: what its value must be, for an error
+        low, high: bounds of a number, inclusive
+        choices: all that it can be, where these are few
+    """
+
+    label: str | None = None
+    help: str = ""
+    must: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+
+
+def option_of(each: Field[Any]) -> Option:
+    """The :class:`Option` of a field of :class:`MethodOptions` or :class:`ModelOptions`."""
+    return each.metadata["option"]
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence that says which names there are, and which is meant."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {what} {name!r}{guess}; the {what}s are {', '.join(known)}"
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def evaluations_per_image(num_timesteps: int, num_noise_draws: int, zoom: int) -> int:
     """How often the network sees as many pixels as one image has at the method's resolution."""
     return num_timesteps * num_noise_draws * (1 + zoom**2 if zoom > 1 else 1)
+
+
+def _option(default: Any, **about: Any) -> Any:
+    return field(default=default, metadata={"option": Option(**about)})
 
 
 @dataclass(frozen=True)
@@ -68,26 +117,71 @@ class MethodOptions:
             one's. Each image costs 1 + zoom² times as much. For images of at least that size
     """
 
-    preset: str = "default"
-    num_timesteps: int = 10
-    timestep_range: tuple = (0.0, 0.9)
-    num_noise_draws: int = 1
-    error_power: str = "signed"
-    ssim_weighting: bool = False
-    ssim_window: int = 7
-    ssim_sigma: float | None = None
-    ssim_c: tuple = (0.2, 0.2)
-    use_profile: bool = True
-    use_statistics: bool = True
-    seed: int = 0
-    resolution: int | None = None
-    tile: int | None = None
-    tile_overlap: float = 0.25
-    equalise_resampling: int | None = None
-    zoom: int = 1
+    preset: str = _option(
+        "default",
+        label="Preset",
+        help="'paper' weights squared errors by 1 - SSIM as published; 'default' measured better",
+        choices=tuple(PRESETS),
+    )
+    num_timesteps: int = _option(
+        10, label="Timesteps", help="Time grows with it", low=2, must="at least 2 for a temporal derivative"
+    )
+    timestep_range: tuple[float, float] = _option(
+        (0.0, 0.9),
+        label="timestep",  # two inputs: First timestep, Last timestep
+        help="As a fraction of the schedule",
+        must="two increasing fractions in [0, 1]",
+        low=0,
+        high=1,
+    )
+    num_noise_draws: int = _option(1, label="Noise draws", help="Time grows with it", low=1, must="at least 1")
+    error_power: str = _option("signed", label="Error power", choices=ERROR_POWER_NAMES)
+    ssim_weighting: bool = _option(False, label="Weight errors by 1 - SSIM", must="true or false")
+    ssim_window: int = _option(7, label="SSIM window", help="In pixels, odd", low=3, must="odd and at least 3")
+    ssim_sigma: float | None = _option(
+        None,
+        label="SSIM sigma",
+        help="Of a Gaussian window, in pixels; empty for the preset's",
+        low=_POSITIVE,
+        must="positive, or None for a uniform window",
+    )
+    ssim_c: tuple[float, float] = _option((0.2, 0.2), low=_POSITIVE, must="two positive constants (C1, C2)")
+    use_profile: bool = _option(True, must="true or false")
+    use_statistics: bool = _option(True, must="true or false")
+    seed: int = _option(0, label="Seed", help="Of the noise", must="a whole number")
+    resolution: int | None = _option(
+        None,
+        label="Resolution",
+        help="In pixels; empty for the model's own",
+        low=1,
+        must="a side in pixels of at least 1, or None for the model's own",
+    )
+    tile: int | None = _option(
+        None,
+        label="Tile",
+        help="Side in pixels of the tiles in which a larger resolution is seen; empty for whole images",
+        low=1,
+        must="a side in pixels of at least 1, or None for whole images",
+    )
+    tile_overlap: float = _option(0.25, low=0, high=0.5, must="a fraction of a tile in [0, 0.5]")
+    equalise_resampling: int | None = _option(
+        None,
+        label="Equalise resampling",
+        help="Bring every image to this side first, so that earlier resizing does not count; empty to leave out",
+        low=1,
+        must="a side in pixels",
+    )
+    zoom: int = _option(
+        1,
+        label="Zoom",
+        help="From 2 on, also see each image that many times larger, in tiles: finds what is lost when a large "
+        "image is made small, in 1 + zoom² times the time",
+        low=1,
+        must="a whole number of at least 1, which leaves it out",
+    )
 
     @classmethod
-    def from_preset(cls, preset="default", **options):
+    def from_preset(cls, preset: str = "default", **options: Any) -> MethodOptions:
         """Options of a preset, with the given ones in place of the preset's.
 
         Raises:
@@ -95,42 +189,124 @@ class MethodOptions:
         """
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        known = [field.name for field in fields(cls)]
+        known = [each.name for each in fields(cls)]
         for name in options:
             if name not in known:
-                raise ValueError(f"unknown option {name!r}; the options are {', '.join(known)}")
+                raise ValueError(unknown_name("option", name, known))
         return replace(cls(preset=preset, **PRESETS[preset]), **options)
 
-    def __post_init__(self):
-        object.__setattr__(self, "timestep_range", tuple(self.timestep_range))
-        object.__setattr__(self, "ssim_c", tuple(self.ssim_c))
-        if self.error_power not in ERROR_POWER_NAMES:
-            raise ValueError(f"error_power must be one of {', '.join(ERROR_POWER_NAMES)}, got {self.error_power!r}")
-        if self.num_timesteps < 2:
-            raise ValueError(f"num_timesteps must be at least 2 for a temporal derivative, got {self.num_timesteps}")
-        if self.num_noise_draws < 1:
-            raise ValueError(f"num_noise_draws must be at least 1, got {self.num_noise_draws}")
+    def __post_init__(self) -> None:
+        _check_values(self)
         first, last = self.timestep_range
-        if not 0 <= first < last <= 1:
+        if first >= last:
             raise ValueError(f"timestep_range must be two increasing fractions in [0, 1], got {self.timestep_range}")
-        if self.ssim_window < 3 or self.ssim_window % 2 == 0:
+        if self.ssim_window % 2 == 0:
             raise ValueError(f"ssim_window must be odd and at least 3, got {self.ssim_window}")
-        if self.ssim_sigma is not None and self.ssim_sigma <= 0:
-            raise ValueError(f"ssim_sigma must be positive, or None for a uniform window, got {self.ssim_sigma}")
-        if not 0 <= self.tile_overlap <= 0.5:
-            raise ValueError(f"tile_overlap must be a fraction of a tile in [0, 0.5], got {self.tile_overlap}")
-        if self.equalise_resampling is not None and self.equalise_resampling < 1:
-            raise ValueError(f"equalise_resampling must be a side in pixels, got {self.equalise_resampling}")
-        if self.zoom < 1 or self.zoom != int(self.zoom):
-            raise ValueError(f"zoom must be a whole number of at least 1, which leaves it out, got {self.zoom}")
-        if len(self.ssim_c) != 2 or min(self.ssim_c) <= 0:
-            raise ValueError(f"ssim_c must be two positive constants (C1, C2), got {self.ssim_c}")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def complete_options(named):
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded, beside its name, device and dtype.
+
+    Attributes:
+        prediction_type: one of ``PREDICTION_TYPES``, for a scheduler that does not say it
+        latent_scaling: for an autoencoder that does not say its ``scaling_factor``
+        class_label: the class that a class-conditional network knows as "none"
+        revision: a hub branch, tag or commit
+        allow_pickle: whether pickled weights may be read, as tensors only
+        compile: whether ``torch.compile`` compiles the network when it is first called
+    """
+
+    prediction_type: str | None = _option(
+        None,
+        label="Prediction type",
+        help="Only for a model whose scheduler does not say it",
+        choices=PREDICTION_TYPES,
+    )
+    latent_scaling: float | None = _option(
+        None,
+        label="Latent scaling",
+        help="Only for an autoencoder that does not say its scaling_factor",
+        must="a number",
+    )
+    class_label: int | None = _option(
+        None, label="Null class", help="Only for a class-conditional U-Net", low=0, must="a whole number of at least 0"
+    )
+    revision: str | None = _option(
+        None, label="Revision", help="Hub branch, tag or commit; empty for main", must="a branch, tag or commit"
+    )
+    allow_pickle: bool = _option(
+        False,
+        label="Allow pickled weights",
+        help="Read tensors from a .bin file where there are no safetensors",
+        must="true or false",
+    )
+    compile: bool = _option(
+        False, label="Compile", help="Minutes at first, then faster; for large runs", must="true or false"
+    )
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any] | ModelOptions) -> ModelOptions:
+        """The options of a mapping by name.
+
+        Raises:
+            ValueError: if a name or a value is not known
+        """
+        if isinstance(options, ModelOptions):
+            return options
+        known = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ValueError(unknown_name("model option", name, known))
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that differ from their defaults, JSON-ready: arguments of ``load_model``."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {each.name: given[each.name] for each in fields(self) if given[each.name] != each.default}
+
+
+def complete_options(named: Mapping[str, Any]) -> dict[str, Any]:
     """Options that were recorded by name, with the defaults of those that came after the record was made."""
     return {**MethodOptions().to_dict(), **named}
+
+
+def _check_values(options: Any) -> None:
+    """Refuses values that are not of their option, and makes plain numbers of the others."""
+    hints = get_type_hints(type(options))
+    for each in fields(options):
+        hint, about = hints[each.name], option_of(each)
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        value = getattr(options, each.name)
+        if value is None and type(None) in kinds:
+            continue
+        kind = kinds[0]
+        checked = _checked_pair(value, about) if kind not in (int, float, bool, str) else _checked(value, kind, about)
+        if checked is None:
+            must = about.must or f"one of {', '.join(about.choices)}"
+            raise ValueError(f"{each.name} must be {must}, got {value!r}")
+        object.__setattr__(options, each.name, checked)
+
+
+def _checked(value: Any, kind: type, about: Option) -> Any:
+    """A value as a plain one of its kind; None where it is none, or outside of the bounds."""
+    if kind is bool or kind is str:
+        is_one = isinstance(value, kind) and (not about.choices or value in about.choices)
+        return value if is_one else None
+    if not is_number(value) or not about.low <= value <= about.high:
+        return None
+    return None if kind is int and value != int(value) else kind(value)
+
+
+def _checked_pair(value: Any, about: Option) -> tuple[Any, ...] | None:
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        return None
+    pair = tuple(_checked(item, float, about) for item in value)
+    return pair if len(pair) == 2 and None not in pair else None

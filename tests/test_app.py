@@ -19,7 +19,7 @@ from playwright.sync_api import expect
 from test_runs import state
 
 from diffpath import DiffPathRun
-from diffpath.dataset import iterate_diffpath
+from diffpath.dataset import ScoringRequest, iterate_scoring
 
 pytestmark = pytest.mark.app
 LABEL = "Compute DiffPath OOD scores"
@@ -287,7 +287,8 @@ def test_deleting_the_run_leaves_the_dataset_as_it_was(page, dataset, before, sc
 
 
 def test_an_interrupted_run_is_shown_as_such_and_goes_on(page, dataset, screenshot):
-    steps = iterate_diffpath(dataset, reference="reference", run_key="stopped", batch_size=20, num_timesteps=2)
+    request = ScoringRequest.of(dataset, reference="reference", run_key="stopped", batch_size=20, num_timesteps=2)
+    steps = iterate_scoring(request)
     for step in steps:
         if step.done >= 40:
             break

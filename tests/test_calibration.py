@@ -5,14 +5,8 @@ import pytest
 from scipy.stats import binom, genpareto
 
 from diffpath import AnomalyDetector
-from diffpath.detection.calibration import (
-    RULES,
-    TAIL_SHAPE,
-    ConformalCalibration,
-    EmpiricalNull,
-    check_rule,
-    choose_threshold,
-)
+from diffpath.detection.calibration import TAIL_SHAPE, ConformalCalibration, EmpiricalNull
+from diffpath.detection.rules import RULES, check_rule, choose_threshold
 
 LEVELS = (0.01, 0.05, 0.1)
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import diffpath
 from diffpath import DiffPathV2, compute_diffpath, delete_diffpath
-from diffpath.dataset.record import read_config, write_config
+from diffpath.dataset.internals import patch_run, read_runs
 from diffpath.images import load_image
 
 FAST = dict(num_timesteps=3, num_workers=2)
@@ -298,7 +298,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
     arguments = dict(reference=elsewhere, batch_size=4, progress=False, dtype="float32", zoom=zoom, **FAST)
     plain = compute_diffpath(dataset, run_key="plain", **arguments)
 
-    real, seen = DiffPathV2.score_images, []
+    real, seen = DiffPathV2.score_prepared, []
 
     def stop_after_two_batches(self, images):
         if len(seen) == 2:
@@ -306,7 +306,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
         seen.append(len(images))
         return real(self, images)
 
-    monkeypatch.setattr(DiffPathV2, "score_images", stop_after_two_batches)
+    monkeypatch.setattr(DiffPathV2, "score_prepared", stop_after_two_batches)
     with pytest.raises(KeyboardInterrupt):
         compute_diffpath(dataset, run_key="cut", **arguments)
     assert dataset.count("cut_features") == 8
@@ -314,7 +314,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
 
     counted = []
     monkeypatch.setattr(
-        DiffPathV2, "score_images", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
     )
     run = compute_diffpath(dataset, run_key="cut", **arguments)
     assert sum(counted) == 4 + 8  # the rest of the target, and the reference
@@ -329,14 +329,14 @@ def test_an_interrupted_run_is_not_continued_with_other_options(make_dataset, mo
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DiffPathV2, "score_images", fail)
+        patched.setattr(DiffPathV2, "score_prepared", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             compute_diffpath(dataset, progress=False, **FAST)
     with pytest.raises(ValueError, match="other options"):
         compute_diffpath(dataset, progress=False, seed=5, **FAST)
-    config = read_config(dataset, "diffpath")
-    assert config["made_by"]["options"].pop("zoom") == 1  # as in a run that is older than the option
-    write_config(dataset, "diffpath", config)
+    made_by = read_runs(dataset)["diffpath"].config["made_by"]
+    assert made_by["options"].pop("zoom") == 1  # as in a run that is older than the option
+    patch_run(dataset, "diffpath", {"made_by": made_by})
     with pytest.raises(ValueError, match="other options"):
         compute_diffpath(dataset, progress=False, zoom=2, **FAST)
     assert compute_diffpath(dataset, progress=False, **FAST).num_scored == 6

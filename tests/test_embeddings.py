@@ -25,7 +25,7 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import iterate_diffpath, preview_threshold
+from diffpath.dataset import ScoringRequest, iterate_scoring, preview_threshold
 from diffpath.dataset.embeddings import embedding_fields
 from diffpath.operators.panel.data import export_csv
 
@@ -191,9 +191,9 @@ def test_a_later_embedding_and_new_images_are_scored_by_an_update_against_the_sa
     dataset.add_samples(demo_samples("clean", 1, skip=20), progress=False)
     add_embeddings(dataset.match(F("kind") == "digits"))
 
-    counted, real = [], DiffPathV2.score_images
+    counted, real = [], DiffPathV2.score_prepared
     monkeypatch.setattr(
-        DiffPathV2, "score_images", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
     )
     updated = update_diffpath(dataset, "k", num_workers=2, progress=False)
     assert sum(counted) == 5  # the late one has its features already
@@ -210,7 +210,7 @@ def test_a_later_embedding_and_new_images_are_scored_by_an_update_against_the_sa
 @pytest.mark.parametrize("reference", ["tag", "self"])
 def test_an_interrupted_run_is_continued_with_its_embeddings(dataset, reference):
     options = dict(reference="r" if reference == "tag" else None, embeddings="hog", num_timesteps=3, dtype="float32")
-    steps = iterate_diffpath(dataset, run_key="k", batch_size=4, **options)
+    steps = iterate_scoring(ScoringRequest.of(dataset, run_key="k", batch_size=4, **options))
     for step in steps:
         if step.done >= 12:
             break

@@ -46,7 +46,7 @@ def test_a_saved_reference_gives_identical_scores_after_a_restart(options, tmp_p
         np.testing.assert_array_equal(result["scores"], detector.score_samples(samples(40, 1)))
         np.testing.assert_array_equal(result["p_values"], detector.p_values(samples(40, 1)))
     loaded = load_reference(file)
-    assert loaded.made_by == MADE_BY and loaded.description == {"note": "öffentlich"}
+    assert loaded.provenance == MADE_BY and loaded.description == {"note": "öffentlich"}
     assert loaded.detector.threshold_ == detector.threshold_
     assert loaded.detector.get_params() == detector.get_params()
     for name in ("reference_scores_", "reference_p_values_", "calibration_scores_", "feature_scale_"):

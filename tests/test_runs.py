@@ -1,6 +1,8 @@
 """Looking up, renaming and deleting runs: everything that belongs to a run, and nothing else."""
 
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import fiftyone as fo
@@ -20,9 +22,11 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import heartbeat, inventory, iterate_diffpath, record
+from diffpath.dataset import ScoringRequest, heartbeat, inventory, iterate_scoring, rename, workspaces
 from diffpath.dataset.appearance import color_maps, uncolor_maps
+from diffpath.dataset.internals import patch_run
 from diffpath.dataset.maps import MAPS
+from diffpath.dataset.record import Heartbeat
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)
 
@@ -95,11 +99,12 @@ def test_a_run_whose_parts_were_deleted_by_hand_is_said_to_be_damaged_and_can_be
 
 def test_what_would_be_deleted_is_listed_before(dataset):
     run = compute_diffpath(dataset, run_key="k", **FAST)
-    owned = inventory.belongings(dataset, "k")
+    owned = inventory.run_contents(dataset, "k")
     assert sorted(owned.fields) == sorted(run.fields.values()) and sorted(owned.views) == sorted(run.views.values())
     files = [path for path in Path(owned.folder).rglob("*") if path.is_file()]
-    assert owned.num_files == len(files) >= 12
-    assert owned.num_bytes == sum(path.stat().st_size for path in files)
+    count, size = owned.count_files()
+    assert count == len(files) >= 12
+    assert size == sum(path.stat().st_size for path in files)
 
 
 def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
@@ -164,16 +169,16 @@ def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
     paths = ["k_heatmap.map_path", "k_error_map.map_path"]
     before, maps = state(dataset), dataset.values(paths)
     run = inventory.DiffPathRun.load(dataset, "k")
-    steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_record", "write_config")
+    steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_run", "_write_names")
     for step in steps:
-        real = getattr(inventory, step)
+        real = getattr(rename, step)
 
         def fail_once(*arguments, step=step, real=real):
-            monkeypatch.setattr(inventory, step, real)
+            monkeypatch.setattr(rename, step, real)
             real(*arguments)
             raise OSError("the disk is gone")
 
-        monkeypatch.setattr(inventory, step, fail_once)
+        monkeypatch.setattr(rename, step, fail_once)
         with pytest.raises(OSError, match="disk"):
             rename_diffpath(dataset, "k", "new")
         assert state(dataset) == before and dataset.values(paths) == maps, step
@@ -253,7 +258,8 @@ def test_a_colour_scheme_that_the_user_has_changed_since_stays(dataset):
 
 def interrupted(dataset, samples, **arguments):
     """A run that stopped half way, as when the tab is closed."""
-    steps = iterate_diffpath(samples, run_key="k", num_timesteps=2, num_workers=2, batch_size=2, **arguments)
+    request = ScoringRequest.of(samples, run_key="k", num_timesteps=2, num_workers=2, batch_size=2, **arguments)
+    steps = iterate_scoring(request)
     statuses = []
     for step in steps:
         statuses.append(get_diffpath_info(dataset, "k")["status"])
@@ -297,8 +303,7 @@ def test_an_interrupted_run_is_continued_with_the_same_view_of_the_model(dataset
 
 def test_maps_of_an_older_version_are_not_mixed_with_new_ones(dataset):
     def made_before(run_key):
-        config = record.read_config(dataset, run_key)
-        record.write_config(dataset, run_key, {**config, "heatmap_scale": [0.0, 0.5]})
+        patch_run(dataset, run_key, {"heatmap_scale": [0.0, 0.5]})
 
     interrupted(dataset, dataset)
     made_before("k")
@@ -314,14 +319,14 @@ def test_maps_of_an_older_version_are_not_mixed_with_new_ones(dataset):
 
 
 def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):
-    steps = iterate_diffpath(dataset, run_key="k", num_timesteps=2, batch_size=2)
+    steps = iterate_scoring(ScoringRequest.of(dataset, run_key="k", num_timesteps=2, batch_size=2))
     for _ in range(3):
         next(steps)
     with pytest.raises(ValueError, match="being computed now"):
         compute_diffpath(dataset, run_key="k", **FAST)
     with pytest.raises(ValueError, match="running"):
         continue_diffpath(dataset, "k")
-    monkeypatch.setattr(heartbeat, "_process_exists", lambda process: False)  # as after kill -9
+    monkeypatch.setattr(heartbeat.psutil, "pid_exists", lambda process: False)  # as after kill -9
     assert get_diffpath_info(dataset, "k")["status"] == "interrupted"
     monkeypatch.undo()
     assert get_diffpath_info(dataset, "k")["status"] == "running"
@@ -330,23 +335,21 @@ def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(
 
 
 def test_a_run_on_another_machine_counts_as_alive_as_long_as_it_says_so():
-    import time
-
-    alive = {"process": 1, "machine": "elsewhere", "at": time.time(), "done": 1, "total": 2}
-    assert heartbeat.is_alive({"alive": alive})
-    assert not heartbeat.is_alive({"alive": {**alive, "at": time.time() - 3600}})
-    assert not heartbeat.is_alive({})
+    alive = Heartbeat(process=1, machine="elsewhere", done=1, total=2, at=time.time())
+    assert heartbeat.is_alive(alive)
+    assert not heartbeat.is_alive(replace(alive, at=time.time() - 3600))
+    assert not heartbeat.is_alive(None)
 
 
 def test_a_view_saved_from_the_panel_and_the_workspace_go_with_the_run(dataset):
     before = state(dataset)
     compute_diffpath(dataset, run_key="k", **FAST)
     dataset.save_view("k: mine", dataset.limit(1))
-    name = inventory.save_run_view(dataset, "k", "score from 3", dataset.sort_by("k_score"))
+    name = workspaces.save_run_view(dataset, "k", "score from 3", dataset.sort_by("k_score"))
     with pytest.raises(ValueError, match="mine"):
-        inventory.save_run_view(dataset, "k", "mine", dataset.limit(2))
-    inventory.save_workspace(dataset, "k")
-    assert name in inventory.belongings(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
+        workspaces.save_run_view(dataset, "k", "mine", dataset.limit(2))
+    workspaces.save_workspace(dataset, "k")
+    assert name in inventory.run_contents(dataset, "k").views and len(dataset.load_saved_view("k: mine")) == 1
     rename_diffpath(dataset, "k", "n")
     assert dataset.has_saved_view("n: score from 3") and dataset.list_workspaces() == ["n: workspace"]
     panel = dataset.load_workspace("n: workspace").children[1].children[0]

@@ -43,7 +43,7 @@ def no_network(monkeypatch):
     def fail(self, images):
         raise AssertionError("the network was run")
 
-    monkeypatch.setattr(DiffPathV2, "score_images", fail)
+    monkeypatch.setattr(DiffPathV2, "score_prepared", fail)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_only_new_and_failed_images_are_scored_later_and_the_others_keep_their_s
     dataset.add_samples(demo_samples("digits", 5) + demo_samples("clean", 5), progress=False)
     Image.open(demo_samples("clean", 1, skip=9)[0].filepath).save(failed)
 
-    counted, real = [], DiffPathV2.score_images
+    counted, real = [], DiffPathV2.score_prepared
     monkeypatch.setattr(
-        DiffPathV2, "score_images", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
     )
     run = update_diffpath(dataset, "diffpath", num_workers=2, progress=False)
     assert sum(counted) == 11
@@ -169,7 +169,7 @@ def test_only_new_and_failed_images_are_scored_later_and_the_others_keep_their_s
     assert dataset.count("diffpath_heatmap") == dataset.count("diffpath_is_ood") == 44
     assert dataset.count("diffpath_error_map") == 44
     expected = run.reference().detector.score_samples(
-        real(DiffPathV2(num_timesteps=3, dtype="float32"), [Image.open(failed)]).descriptor
+        DiffPathV2(num_timesteps=3, dtype="float32").score_images([Image.open(failed)]).descriptor
     )
     assert scores[dataset.match(F("filepath") == str(failed)).first().id] == pytest.approx(expected[0], rel=1e-3)
     counted.clear()

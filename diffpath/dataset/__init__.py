@@ -1,22 +1,22 @@
 """diffpath over FiftyOne datasets: reads samples, writes fields, maps, views and runs."""
 
+from .delete import delete_diffpath
 from .ground_truth import evaluate_diffpath
-from .inventory import (
-    delete_diffpath,
-    get_diffpath_info,
-    list_diffpath_runs,
-    load_diffpath_view,
-    rename_diffpath,
-)
-from .record import DiffPathRun
+from .inventory import get_diffpath_info, load_diffpath_view
+from .record import RunRecord, list_diffpath_runs
+from .rename import rename_diffpath
+from .request import ScoringRequest
 from .resume import continue_diffpath, iterate_continue
+from .run import DiffPathRun
 from .scanning import drain
-from .scoring import compute_diffpath, iterate_diffpath
+from .scoring import compute_diffpath, iterate_scoring
 from .thresholds import preview_threshold, set_diffpath_threshold
 from .update import iterate_update, update_diffpath
 
 __all__ = [
     "DiffPathRun",
+    "RunRecord",
+    "ScoringRequest",
     "compute_diffpath",
     "continue_diffpath",
     "delete_diffpath",
@@ -24,7 +24,7 @@ __all__ = [
     "evaluate_diffpath",
     "get_diffpath_info",
     "iterate_continue",
-    "iterate_diffpath",
+    "iterate_scoring",
     "iterate_update",
     "list_diffpath_runs",
     "load_diffpath_view",

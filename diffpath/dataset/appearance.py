@@ -1,27 +1,33 @@
 """How the App draws maps: one colour scale, added to the dataset's colour scheme and taken out again."""
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 import fiftyone as fo
 
 from .maps import MAPS
 
-# A map from the lowest to the highest of its scale: dark where an image is as expected, bright where not.
-# matplotlib's "viridis" (CC0), perceptually uniform. It is also the App's own: FiftyOne 1.22
-# was seen to draw it in the grid whatever scale a field has.
-COLORSCALE = (
-    (0.0, "rgb(68, 1, 84)"),
-    (0.125, "rgb(71, 45, 123)"),
-    (0.25, "rgb(59, 82, 139)"),
-    (0.375, "rgb(44, 114, 142)"),
-    (0.5, "rgb(33, 145, 140)"),
-    (0.625, "rgb(40, 174, 128)"),
-    (0.75, "rgb(94, 201, 98)"),
-    (0.875, "rgb(173, 220, 48)"),
-    (1.0, "rgb(253, 231, 37)"),
-)
+# Perceptually uniform. It is also the App's own: FiftyOne 1.22 was seen to draw it in the grid
+# whatever scale a field has
+_COLOR_MAP = "viridis"
+_COLOR_STEPS = 9
 _OURS_ALONE = "value"  # ``color_by`` of a scheme that is made here
 
 
-def color_maps(dataset, fields):
+@functools.cache
+def color_scale() -> tuple[tuple[float, str], ...]:
+    """Colours of a map from the lowest, 0, to the highest, 1, of its scale: dark where an image is as expected."""
+    from matplotlib import colormaps
+
+    places = [step / (_COLOR_STEPS - 1) for step in range(_COLOR_STEPS)]
+    rows = [colormaps[_COLOR_MAP](place, bytes=True)[:3] for place in places]
+    return tuple((place, "rgb({}, {}, {})".format(*row)) for place, row in zip(places, rows))
+
+
+def color_maps(dataset: fo.Dataset, fields: Mapping[str, str]) -> bool:
     """Gives a run's maps their colour scale in the dataset's colour scheme.
 
     The user's own scheme keeps everything, ``color_by`` included. Where there is none, one
@@ -39,7 +45,7 @@ def color_maps(dataset, fields):
     if made:
         scheme = fo.ColorScheme(color_by=_OURS_ALONE)
     _forget(scheme, fields)
-    steps = [{"value": value, "color": color} for value, color in COLORSCALE]
+    steps = [{"value": value, "color": color} for value, color in color_scale()]
     for kind, name in _maps(fields):
         scheme.colorscales = [*(scheme.colorscales or ()), {"path": name, "list": steps}]
         scheme.fields = [*(scheme.fields or ()), {"path": name, "fieldColor": MAPS[kind].colour}]
@@ -48,10 +54,12 @@ def color_maps(dataset, fields):
     return made
 
 
-def uncolor_maps(dataset, fields, made):
+def uncolor_maps(dataset: fo.Dataset, fields: Mapping[str, str], made: bool) -> None:
     """Undoes :func:`color_maps`.
 
     Args:
+        dataset: a ``fo.Dataset``
+        fields: names of a run's fields by kind
         made: whether the scheme was made by it; it then goes, if nothing else is in it
     """
     scheme = dataset.app_config.color_scheme
@@ -64,7 +72,7 @@ def uncolor_maps(dataset, fields, made):
     dataset.save()
 
 
-def heatmap_colors(dataset):
+def heatmap_colors(dataset: fo.Dataset) -> dict[str, Any] | None:
     """What the App is to be told, since it reads a dataset's colour scheme only when it opens it.
 
     Returns:
@@ -77,11 +85,11 @@ def heatmap_colors(dataset):
     return {"color_by": scheme.color_by, "colorscales": scheme.colorscales or [], "fields": scheme.fields or []}
 
 
-def _maps(fields):
+def _maps(fields: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(kind, fields[kind]) for kind in MAPS if kind in fields]
 
 
-def _forget(scheme, fields):
+def _forget(scheme: fo.ColorScheme, fields: Mapping[str, str]) -> None:
     names = [name for _, name in _maps(fields)]
     for name in ("colorscales", "fields"):
         entries = getattr(scheme, name)
@@ -89,5 +97,5 @@ def _forget(scheme, fields):
             setattr(scheme, name, [entry for entry in entries if entry.get("path") not in names] or None)
 
 
-def _has_more(scheme):
+def _has_more(scheme: fo.ColorScheme) -> bool:
     return any(value for name, value in scheme.to_dict().items() if name not in ("_id", "id", "_cls", "color_by"))

@@ -1,18 +1,36 @@
 """How well a run's scores find what is known to be out-of-distribution."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
 
-from .record import read_finished, write_config
+from .internals import Samples, root_dataset
+from .run import DiffPathRun
+
+if TYPE_CHECKING:
+    from ..detection.evaluation import Evaluation
+
+_Labels = frozenset[Any]
 
 
 def evaluate_diffpath(
-    samples, run_key, ground_truth_field, *, ood=None, in_distribution=None, num_bootstrap=1000, confidence=0.95, seed=0
-):
+    samples: Samples,
+    run_key: str,
+    ground_truth_field: str,
+    *,
+    ood: str | Iterable[str] | None = None,
+    in_distribution: str | Iterable[str] | None = None,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Evaluation:
     """Measures a run against known labels, with the out-of-distribution images as the positive class.
 
     The measures and the path of a two-colour histogram are recorded with the run too.
@@ -41,20 +59,19 @@ def evaluate_diffpath(
     from ..detection.evaluation import evaluate
     from ..detection.evaluation_plot import write_histogram
 
-    dataset = samples._root_dataset
-    config = read_finished(dataset, run_key)
+    dataset = root_dataset(samples)
+    run = DiffPathRun.load(dataset, run_key)
     ood, in_distribution = _as_list(ood), _as_list(in_distribution)
-    values, classes = _read_labels(samples, config["fields"]["score"], ground_truth_field)
+    values, classes = _read_labels(samples, run.fields["score"], ground_truth_field)
     if not (ood or in_distribution) and any(labels - {True, False} for labels in classes):
         known = ", ".join(map(repr, sorted(set().union(*classes))[:20]))
         raise ValueError(
             f"say which labels of {ground_truth_field!r} are out-of-distribution (ood) or in-distribution "
             f"(in_distribution); its labels are {known}"
         )
-    is_ood = [_judge(labels, ood, in_distribution) for labels in classes]
-    known = np.array([truth is not None for truth in is_ood], bool)
-    scores = np.array(values, float)[known]
-    is_ood = np.array([truth for truth in is_ood if truth is not None], bool)
+    truths = [_is_ood(labels, ood, in_distribution) for labels in classes]
+    scores = np.array([score for score, truth in zip(values, truths) if truth is not None], float)
+    is_ood = np.array([truth for truth in truths if truth is not None], bool)
     names = {
         "positive_class": _name(ood, in_distribution, "out-of-distribution"),
         "negative_class": _name(in_distribution, ood, "in-distribution"),
@@ -62,24 +79,23 @@ def evaluate_diffpath(
     result = evaluate(
         scores,
         is_ood,
-        threshold=config["threshold"],
+        threshold=run.threshold,
         num_bootstrap=num_bootstrap,
         confidence=confidence,
         random_state=seed,
         **names,
     )
-    picture = Path(config["folder"]) / f"evaluation-{re.sub(r'[^A-Za-z0-9]+', '-', ground_truth_field)}.png"
+    picture = Path(run.record.folder) / f"evaluation-{re.sub(r'[^A-Za-z0-9]+', '-', ground_truth_field)}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     low, high = result.intervals["auroc"]
     title = f"{run_key}: AUROC {result.auroc:.3f} [{low:.3f}, {high:.3f}]"
-    write_histogram(picture, scores[~is_ood], scores[is_ood], threshold=config["threshold"], title=title, **names)
+    write_histogram(picture, scores[~is_ood], scores[is_ood], threshold=run.threshold, title=title, **names)
     result = replace(result, histogram=str(picture))
-    config["evaluations"] = {**config.get("evaluations", {}), ground_truth_field: result.to_dict()}
-    write_config(dataset, run_key, config)
+    run.record.patch_item(dataset, "evaluations", ground_truth_field, result.to_dict())
     return result
 
 
-def _read_labels(samples, score, field_name):
+def _read_labels(samples: Samples, score: str, field_name: str) -> tuple[list[float], list[_Labels]]:
     """Scores, and a set of labels for each: ``True`` or ``False`` of a boolean field."""
     field = samples.get_field(field_name)
     if field is None:
@@ -90,14 +106,14 @@ def _read_labels(samples, score, field_name):
         path = f"{field_name}.label"
     elif isinstance(field, fo.ListField) and isinstance(field.field, fo.StringField):
         listed = True
-    elif not isinstance(field, (fo.BooleanField, fo.StringField)):
+    elif not isinstance(field, fo.BooleanField | fo.StringField):
         raise ValueError(f"{field_name!r} must hold booleans, strings, lists of strings or classifications")
     scores, labels = samples.exists(score).values([score, path])
-    known = [(s, frozenset(label) if listed else {label}) for s, label in zip(scores, labels) if label is not None]
+    known = [(s, frozenset(label if listed else [label])) for s, label in zip(scores, labels) if label is not None]
     return [s for s, _ in known], [label for _, label in known]
 
 
-def _judge(labels, ood, in_distribution):
+def _is_ood(labels: _Labels, ood: Sequence[str], in_distribution: Sequence[str]) -> bool | None:
     """Whether an image with these labels is out-of-distribution, or None where that is not said."""
     if labels <= {True, False} and not (ood or in_distribution):
         return True in labels
@@ -108,11 +124,11 @@ def _judge(labels, ood, in_distribution):
     return None if ood and in_distribution else not ood
 
 
-def _name(own, other, plain):
+def _name(own: Sequence[str], other: Sequence[str], plain: str) -> str:
     if own:
         return ", ".join(map(str, own))
     return f"not {', '.join(map(str, other))}" if other else plain
 
 
-def _as_list(value):
+def _as_list(value: str | Iterable[str] | None) -> list[Any]:
     return [value] if isinstance(value, str) else list(value or [])

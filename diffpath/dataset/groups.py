@@ -1,12 +1,16 @@
 """A field by which samples belong together: frames of one video, crops of one picture, slides of one patient."""
 
+from __future__ import annotations
+
 import fiftyone as fo
+
+from .internals import Samples
 
 _SINGLE_VALUES = (fo.StringField, fo.IntField, fo.ObjectIdField, fo.BooleanField, fo.DateField, fo.DateTimeField)
 _OF_EVERY_SAMPLE = ("id", "filepath", "created_at", "last_modified_at")
 
 
-def group_fields(samples):
+def group_fields(samples: Samples) -> list[str]:
     """Names of the fields that can say what belongs together, and the labels of classifications."""
     names = []
     for name, field in samples.get_field_schema().items():
@@ -21,7 +25,7 @@ def group_fields(samples):
     return names
 
 
-def read_groups(samples, field):
+def read_groups(samples: Samples, field: str) -> dict[str, int]:
     """The group of each sample, as small numbers.
 
     Args:
@@ -41,7 +45,7 @@ def read_groups(samples, field):
         what = "is not there" if samples.get_field(field) is None else "holds no single values"
         choices = ", ".join(map(repr, group_fields(samples))) or "none"
         raise ValueError(f"the groups field {field!r} of {name!r} {what}; its fields of single values are {choices}")
-    numbers = {}
+    numbers: dict[object, int] = {}
     groups = {
         sample_id: numbers.setdefault(("without", sample_id) if value is None else value, len(numbers))
         for sample_id, value in zip(*samples.values(["id", field]))

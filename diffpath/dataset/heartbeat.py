@@ -1,55 +1,97 @@
-"""Whether an unfinished run is still under way: it says so now and then, and says when it stops."""
+"""Whether a run is under way: it says so now and then, and says when it stops."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 import platform
+import threading
 import time
+from collections.abc import Generator
 
-from .record import write_config
+import fiftyone as fo
+import psutil
+from pymongo.errors import PyMongoError
+
+from .record import Heartbeat, RunRecord
+from .scanning import Progress
 
 _BEAT_SECONDS = 10.0
 _TRUSTED_SECONDS = 600.0  # on this machine, where the process can be looked up
 _TRUSTED_SECONDS_ELSEWHERE = 60.0
 
 
-def beating(steps, dataset, run_key, config):
-    """Passes a generator's steps on and records in the run how far it is.
+def with_heartbeat(
+    steps: Generator[Progress, None, None], dataset: fo.Dataset, record: RunRecord
+) -> Generator[Progress, None, None]:
+    """Passes a generator's steps on, and says in the run's record every few seconds that it is under way.
 
     Whatever ends the generator, a closed tab included, is recorded. A killed process
-    records nothing more, which :func:`is_alive` notices.
+    records nothing more, which :func:`is_alive` notices; a generator that nobody asks for
+    its next step does not count as under way either.
     """
-    config["alive"] = {"process": os.getpid(), "machine": platform.node()}
-    beaten = -_BEAT_SECONDS
+    pulse = _Pulse(dataset, record)
     try:
-        for step in steps:
-            if time.monotonic() - beaten > _BEAT_SECONDS:
-                beaten = time.monotonic()
-                config["alive"].update(done=step.done, total=step.total, at=time.time())
-                write_config(dataset, run_key, config)
+        while True:
+            with pulse:
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
+            pulse.saw(step)
             yield step
-    except BaseException:
-        config.pop("alive")
-        if dataset.has_run(run_key):
-            write_config(dataset, run_key, config)
-        raise
-    config.pop("alive")
+    finally:
+        steps.close()
+        pulse.stop()
 
 
-def is_alive(config):
-    """Whether the unfinished run of this record is under way."""
-    alive = config.get("alive")
-    if not alive or "at" not in alive:
+def is_alive(heartbeat: Heartbeat | None) -> bool:
+    """Whether the run whose last sign of life this is is under way."""
+    if heartbeat is None or not heartbeat.at:
         return False
-    silent = time.time() - alive["at"]
-    if alive["machine"] != platform.node():
+    silent = time.time() - heartbeat.at
+    if heartbeat.machine != platform.node():
         return silent < _TRUSTED_SECONDS_ELSEWHERE
-    return silent < _TRUSTED_SECONDS and _process_exists(alive["process"])
+    return silent < _TRUSTED_SECONDS and psutil.pid_exists(heartbeat.process)
 
 
-def _process_exists(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to somebody else
-        return True
-    return True
+class _Pulse:
+    """Writes the heartbeat from a thread of its own while it is entered: fitting and writing take minutes, too."""
+
+    def __init__(self, dataset: fo.Dataset, record: RunRecord) -> None:
+        self._dataset, self._record = dataset, record
+        self._done = self._total = 0
+        self._working, self._stopped = threading.Event(), threading.Event()
+        self._write()
+        self._thread = threading.Thread(target=self._run, name="diffpath-heartbeat", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> None:
+        self._working.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._working.clear()
+
+    def saw(self, step: Progress) -> None:
+        """Takes how far the run is."""
+        is_first, self._done, self._total = not self._total, step.done, step.total
+        if is_first:
+            self._write()
+
+    def stop(self) -> None:
+        """Says that the run is not under way any more."""
+        self._stopped.set()
+        self._thread.join()
+        self._beat(None)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_BEAT_SECONDS):
+            if self._working.is_set():
+                self._write()
+
+    def _write(self) -> None:
+        self._beat(Heartbeat(os.getpid(), platform.node(), self._done, self._total, time.time()))
+
+    def _beat(self, heartbeat: Heartbeat | None) -> None:
+        with contextlib.suppress(PyMongoError):  # a database that is away for a while is for the run itself to report
+            self._record.beat(self._dataset, heartbeat)

@@ -1,11 +1,16 @@
 """Maps as PNG files, each kind on one fixed scale: comparable between images and runs."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 from PIL import Image
+
+from .internals import dataset_id
 
 
 @dataclass(frozen=True)
@@ -17,48 +22,71 @@ class MapKind:
         folder: its folder within the run's
         scale: what the PNG's levels 0 and 255 are; hardly any map goes beyond
         colour: of its tint, where the App colours by field: the stronger, the more unusual
+        title: above the map in the panel
+        unit: beside its colours
+        description: of the field, but for the scale
     """
 
     source: str
     folder: str
-    scale: tuple
+    scale: tuple[float, float]
     colour: str
+    title: str
+    unit: str
+    description: str
 
 
 # By kind of field
 MAPS = {
-    "heatmap": MapKind("heatmaps", "heatmaps", (0.0, 0.15), "#ff5a1f"),
-    "error_map": MapKind("error_maps", "error-maps", (0.3, 0.9), "#d6249f"),
+    "heatmap": MapKind(
+        source="heatmaps",
+        folder="heatmaps",
+        scale=(0.0, 0.15),
+        colour="#ff5a1f",
+        title="heatmap: difference in structure",
+        unit="1 − SSIM",
+        description="1 - SSIM between image and reconstruction, averaged over the middle timesteps",
+    ),
+    "error_map": MapKind(
+        source="error_maps",
+        folder="error-maps",
+        scale=(0.3, 0.9),
+        colour="#d6249f",
+        title="error map: size of the model's error",
+        unit="log error",
+        description="Size of the score error around each pixel, on a logarithmic scale where 0 is a thousandth of the "
+        "noise's and 1 all of it; finds foreign parts better than the heatmap",
+    ),
 }
 
 
-def run_folder(dataset, run_key):
+def run_folder(dataset: fo.Dataset, run_key: str) -> Path:
     """Where a run keeps its files: a folder that the user can see, under FiftyOne's own."""
-    owner = f"{dataset.slug}-{str(dataset._doc.id)[-6:]}"  # names can be used again, ids cannot
+    owner = f"{dataset.slug}-{dataset_id(dataset)[-6:]}"  # names can be used again, ids cannot
     return Path(fo.config.default_dataset_dir) / "diffpath" / owner / run_key
 
 
-def map_folder(folder, kind):
+def map_folder(folder: str | Path, kind: str) -> Path:
     """Where in a run's folder its maps of a kind are."""
     return Path(folder) / MAPS[kind].folder
 
 
-def check_scales(config):
-    """Refuses to add maps to a run that an older version made, whose maps look otherwise."""
-    if config["heatmaps"] and any(list(config[f"{kind}_scale"]) != list(made.scale) for kind, made in MAPS.items()):
+def check_scales(scales: Mapping[str, tuple[float, float]]) -> None:
+    """Refuses to add maps to those of another scale, which an older version made."""
+    if any(scales.get(kind) != made.scale for kind, made in MAPS.items()):
         raise ValueError(
             "the run's maps were made by another version of diffpath, on another scale; compute the run again with "
             "overwrite=True"
         )
 
 
-def write_map(values, kind, folder, sample_id):
+def write_map(values: np.ndarray, kind: str, folder: str | Path, sample_id: str) -> fo.Heatmap:
     """Writes a map as an 8-bit PNG, 0 to 255 for its kind's scale, at least 1.
 
     Args:
         values: float array ``(H, W)``
         kind: one of ``MAPS``
-        folder: the run's folder, as a ``Path``
+        folder: the run's folder
         sample_id: names the file
 
     Returns:

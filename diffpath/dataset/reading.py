@@ -1,14 +1,24 @@
 """Decodes samples' images in threads, a bounded number ahead of the consumer."""
 
+from __future__ import annotations
+
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
 
 from ..errors import ImageError
 from ..images import load_image
 
+Read: TypeAlias = tuple[np.ndarray | None, str | None]
 
-def read_images(paths, size, num_workers, lookahead):
+
+def read_images(
+    paths: Iterable[str], size: int | tuple[int, ...], num_workers: int, lookahead: int
+) -> Generator[Read, None, None]:
     """Reads image files in order.
 
     Args:
@@ -24,7 +34,7 @@ def read_images(paths, size, num_workers, lookahead):
     """
     paths = iter(paths)
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        waiting = deque(pool.submit(_read, path, size) for path in islice(paths, lookahead))
+        waiting: deque[Future[Read]] = deque(pool.submit(_read, path, size) for path in islice(paths, lookahead))
         try:
             while waiting:
                 yield waiting.popleft().result()
@@ -34,7 +44,7 @@ def read_images(paths, size, num_workers, lookahead):
                 future.cancel()
 
 
-def _read(path, size):
+def _read(path: str, size: int | tuple[int, ...]) -> Read:
     try:
         return load_image(path, size), None
     except ImageError as error:

@@ -1,170 +1,386 @@
-"""A run's record in its dataset: what made it, what belongs to it and how far it got."""
+"""A run's record in its dataset: what made it, what belongs to it and how far it got.
+
+The record is the config of a FiftyOne run. It is read as it is stored now, whatever this process
+held before, and changed by *patches* of named fields: a heartbeat, a threshold, a saved workspace
+and an update that happen at once all survive.
+"""
+
+from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass, fields
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from .maps import MAPS, map_folder
-from .schema import field_names, live_views, view_names
+import fiftyone as fo
+
+from ..options import MethodOptions, complete_options
+from . import internals
+from .internals import StoredRun
+from .maps import MAPS, check_scales, map_folder
+from .schema import field_names, view_names
+
+if TYPE_CHECKING:
+    from ..detection.reference import Reference
 
 METHOD = "diffpath"
+RECORD_VERSION = 1  # records of before there was a number are read as version 0
 COMPLETE, INCOMPLETE = "complete", "incomplete"
+_PACKAGES = ("fiftyone", "torch", "diffusers", "scikit-learn", "pillow")
+_OF_FIFTYONE = ("method", "cls", "type")
+# Where a field's name in the store is another one
+_STORED_AS = {"provenance": "made_by", "requested": "asked", "heartbeat": "alive"}
+_STORED_APART = ("run_key", "timestamp", "map_scales")
 
 
 @dataclass(frozen=True)
-class DiffPathRun:
-    """A finished run.
+class Requested:
+    """What a run was asked for, beside what determines its features.
+
+    Attributes:
+        samples: the stages of the view that is scored, as JSON; None for the whole dataset
+        rule, level, tag: as in :func:`diffpath.set_diffpath_threshold`
+    """
+
+    samples: str | None
+    rule: str
+    level: float
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The last sign of life of a run that is under way.
+
+    Attributes:
+        process: its id
+        machine: the name of the machine that it runs on
+        done: images that are done
+        total: images in all
+        at: when this was written, in seconds since 1970
+    """
+
+    process: int
+    machine: str
+    done: int = 0
+    total: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that is recorded of a run.
 
     Attributes:
         run_key: the run's key
-        dataset_name: the dataset that holds its fields
-        num_scored: images with a score
-        num_unreadable: images that could not be scored; the ``K_error`` field says why
-        num_likely_ood: images with a score of at least ``threshold``
-        threshold: scores from here on count as likely out-of-distribution
-        rule: how the threshold was chosen, as in ``set_diffpath_threshold``
-        level: the rule's number
-        tag: the sample tag of the flagged images, or None
-        smallest_p_value: no image's p-value can be less; 0 without a reference
-        seconds: wall time of the run, of its last part if it was interrupted
-        heatmap_dir: the folder of the heatmaps, or None; error maps are in one beside it
+        timestamp: when it was begun, UTC
+        status: ``"complete"`` or ``"incomplete"``
+        provenance: what determines the run's results; a run is only continued with the same
         fields: names of the run's fields by kind
-        views: names of the run's saved views by kind: ranked, ood, typical, unreadable
-        config: everything that is recorded of the run
+        views: names of its saved views by kind
+        folder: where its files are
+        heatmaps: whether it has maps
+        map_scales: by kind of map, what the levels 0 and 255 of its files are
+        machine: where it was begun
+        versions: of the packages that it was begun with
+        requested: what it was asked for; None of runs of early versions
+        record_version: of the record itself
+        heartbeat: of a run that is under way, else None
+        made_color_scheme: whether the dataset's colour scheme was made by this run; None where
+            its maps have no colours
+        detector: the detector's parameters
+        num_scored, num_unreadable, num_likely_ood: images
+        num_reference, num_calibration: images of the reference, and of it those that calibrate
+        smallest_p_value: no image's p-value can be less; 0 without a reference
+        feature_centre, feature_scale: median and robust deviation of the reference's six features
+        rule, level, threshold, tag: which images are flagged
+        seconds: wall time of the run, of its last part if it was interrupted
+        images_per_second: while the network scored them
+        device: what scored them
+        evaluations: measures by ground truth field
+        saved_views: names of views that were saved from the panel
+        workspaces: names of workspaces
     """
 
     run_key: str
-    dataset_name: str
-    num_scored: int
-    num_unreadable: int
-    num_likely_ood: int
-    threshold: float
-    rule: str
-    level: float
-    tag: str | None
-    smallest_p_value: float
-    seconds: float
-    heatmap_dir: str | None
-    fields: dict
-    views: dict
-    config: dict
+    timestamp: datetime
+    status: str
+    provenance: dict[str, Any]
+    fields: dict[str, str]
+    views: dict[str, str]
+    folder: str
+    heatmaps: bool
+    map_scales: dict[str, tuple[float, float]]
+    machine: str
+    versions: dict[str, str]
+    requested: Requested | None = None
+    record_version: int = 0
+    heartbeat: Heartbeat | None = None
+    made_color_scheme: bool | None = None
+    detector: dict[str, Any] | None = None
+    num_scored: int | None = None
+    num_unreadable: int | None = None
+    num_likely_ood: int | None = None
+    num_reference: int | None = None
+    num_calibration: int | None = None
+    smallest_p_value: float | None = None
+    feature_centre: list[float] | None = None
+    feature_scale: list[float] | None = None
+    rule: str | None = None
+    level: float | None = None
+    threshold: float | None = None
+    tag: str | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    device: str | None = None
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    saved_views: list[str] = field(default_factory=list)
+    workspaces: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, dataset, run_key):
-        """Loads the record of a finished run."""
-        config = read_finished(dataset, run_key)
-        recorded = {field.name: config[field.name] for field in fields(cls) if field.name in config}
+    def new(
+        cls, run_key: str, *, provenance: dict[str, Any], heatmaps: bool, folder: Path, requested: Requested
+    ) -> RunRecord:
+        """The record of a run that begins; :meth:`register` writes it."""
+        options = provenance["options"]
         return cls(
             run_key=run_key,
-            dataset_name=dataset.name,
-            heatmap_dir=str(map_folder(config["folder"], "heatmap")) if config["heatmaps"] else None,
-            config=config,
-            **recorded,
+            timestamp=datetime.now(timezone.utc),  # FiftyOne keeps its own
+            status=INCOMPLETE,
+            provenance=provenance,
+            fields=field_names(run_key, MethodOptions(**options), heatmaps, embeddings="embeddings" in provenance),
+            views=view_names(run_key),
+            folder=str(folder),
+            heatmaps=heatmaps,
+            map_scales={kind: made.scale for kind, made in MAPS.items()},
+            machine=platform.node(),
+            versions={name: version(name) for name in _PACKAGES},
+            requested=requested,
+            record_version=RECORD_VERSION,
         )
 
     @property
-    def reference_path(self):
-        """The file of the run's fitted reference, which other runs can use as well."""
-        return str(reference_file(self.config))
+    def options(self) -> MethodOptions:
+        """The method's options; those that came after the run have their defaults."""
+        return MethodOptions(**complete_options(self.provenance["options"]))
 
-    def reference(self):
-        """The run's fitted reference, a :class:`diffpath.Reference`."""
-        return saved_reference(self.config)
+    @property
+    def reference_path(self) -> Path:
+        """Where the run keeps its fitted reference."""
+        return Path(self.folder) / "reference.safetensors"
 
-    def view(self, dataset, kind="ranked"):
-        """One of the run's live views over its dataset: ranked, ood, typical or unreadable."""
-        return live_views(dataset, self.fields, self.threshold)[kind]
+    @property
+    def all_views(self) -> list[str]:
+        """Names of all its saved views."""
+        return [*self.views.values(), *self.saved_views]
+
+    def map_folder(self, kind: str) -> Path:
+        """Where its maps of a kind are."""
+        return map_folder(self.folder, kind)
+
+    def check_map_scales(self) -> None:
+        """Refuses to add maps to a run that an older version made, whose maps look otherwise."""
+        if self.heatmaps:
+            check_scales(self.map_scales)
+
+    def load_reference(self) -> Reference:
+        """The fitted reference of the run; the last ones read are kept in memory.
+
+        Raises:
+            ReferenceSetError: if its file is gone or cannot be read
+        """
+        path = self.reference_path
+        return _read_reference(path, path.stat().st_mtime_ns if path.exists() else None)
+
+    def to_stored(self) -> dict[str, Any]:
+        """The record as it is stored: JSON-ready, without what is not known yet."""
+        stored = {name: _stored_value(getattr(self, name)) for name in _names() if name not in _STORED_APART}
+        scales = {f"{kind}_scale": list(scale) for kind, scale in self.map_scales.items()}
+        known = {_STORED_AS.get(name, name): value for name, value in stored.items() if value is not None}
+        return {**{name: value for name, value in known.items() if value not in ([], {})}, **scales}
+
+    def register(self, dataset: fo.Dataset) -> RunRecord:
+        """Writes the record of a new run; returns it as it is stored."""
+        dataset.register_run(self.run_key, dataset.init_run(method=METHOD, **self.to_stored()), overwrite=False)
+        return require_record(dataset, self.run_key)
+
+    def patch(self, dataset: fo.Dataset, **changes: Any) -> RunRecord:
+        """Changes some fields and leaves all others as they are stored now, whoever wrote them.
+
+        Args:
+            dataset: the dataset that holds the run
+            **changes: new values of fields by name; None for what is not known any more
+
+        Returns:
+            the record as it is stored then
+
+        Raises:
+            ValueError: if there is no such run any more
+        """
+        values = {}
+        for name, value in changes.items():
+            if name not in _names() or name in _STORED_APART:
+                raise TypeError(f"a run's record has no field {name!r} that can be changed")
+            values[_STORED_AS.get(name, name)] = _stored_value(value)
+        return self._patched(dataset, internals.patch_run(dataset, self.run_key, values))
+
+    def patch_item(self, dataset: fo.Dataset, name: str, key: str, value: Any) -> RunRecord:
+        """Sets one item of a field that is a dictionary, such as ``evaluations``; as :meth:`patch`."""
+        return self._patched(dataset, internals.patch_run(dataset, self.run_key, items={name: (key, value)}))
+
+    def add_member(self, dataset: fo.Dataset, name: str, value: str) -> RunRecord:
+        """Adds to a field that is a list, such as ``workspaces``, what is not in it; as :meth:`patch`."""
+        return self._patched(dataset, internals.patch_run(dataset, self.run_key, members={name: value}))
+
+    def beat(self, dataset: fo.Dataset, heartbeat: Heartbeat | None) -> None:
+        """Writes a sign of life, or takes it back; of a run that was deleted meanwhile, nothing."""
+        internals.patch_run(dataset, self.run_key, {_STORED_AS["heartbeat"]: _stored_value(heartbeat)})
+
+    def _patched(self, dataset: fo.Dataset, found: bool) -> RunRecord:
+        if not found:
+            raise ValueError(
+                f"run {self.run_key!r} of dataset {dataset.name!r} was deleted meanwhile; compute it again"
+            )
+        internals.refresh_runs(dataset)
+        return require_record(dataset, self.run_key)
 
 
-def new_config(run_key, *, made_by, heatmaps, folder):
-    """The record of a run that begins.
-
-    Args:
-        made_by: what determines the run's results; a run is only continued with the same
-    """
-    options = made_by["options"]
-    return {
-        "status": INCOMPLETE,
-        "made_by": made_by,
-        "fields": field_names(
-            run_key,
-            heatmaps=heatmaps,
-            profile=options["use_profile"],
-            statistics=options["use_statistics"],
-            zoomed=options["zoom"] > 1,
-            embeddings="embeddings" in made_by,
-        ),
-        "views": view_names(run_key),
-        "folder": str(folder),
-        "heatmaps": heatmaps,
-        **{f"{kind}_scale": made.scale for kind, made in MAPS.items()},
-        "machine": platform.node(),
-        "versions": {name: version(name) for name in ("fiftyone", "torch", "diffusers", "scikit-learn", "pillow")},
-    }
+def read_records(dataset: fo.Dataset) -> dict[str, RunRecord]:
+    """The records of a dataset's diffpath runs by key, finished or not, in the order of their making."""
+    stored = internals.read_runs(dataset)
+    return {key: _read(dataset, run) for key, run in stored.items() if run.config.get("method") == METHOD}
 
 
-def read_config(dataset, run_key):
-    """The record of a run as a dict, or None where the dataset has none of that key.
+def find_record(dataset: fo.Dataset, run_key: str) -> RunRecord | None:
+    """The record of a run, or None where the dataset has none of that key.
 
     Raises:
-        ValueError: if the key belongs to a run of another kind
+        ValueError: if the key belongs to a run of another kind, or the record cannot be read
     """
-    if not dataset.has_run(run_key):
+    run = internals.read_runs(dataset).get(run_key)
+    if run is None:
         return None
-    config = dataset.get_run_info(run_key).config.serialize()
-    if config.get("method") != METHOD:
+    if run.config.get("method") != METHOD:
         raise ValueError(f"run {run_key!r} of dataset {dataset.name!r} is not a diffpath run; choose another run_key")
-    return config
+    return _read(dataset, run)
 
 
-def read_finished(dataset, run_key):
+def require_record(dataset: fo.Dataset, run_key: str) -> RunRecord:
+    """The record of a run.
+
+    Raises:
+        ValueError: if the dataset has no diffpath run of that key
+    """
+    record = find_record(dataset, run_key)
+    if record is None:
+        known = ", ".join(map(repr, read_records(dataset))) or "none"
+        raise ValueError(f"dataset {dataset.name!r} has no diffpath run {run_key!r}; its runs are {known}")
+    return record
+
+
+def finished_record(dataset: fo.Dataset, run_key: str) -> RunRecord:
     """The record of a finished run.
 
     Raises:
         ValueError: if the dataset has no finished diffpath run of that key
     """
-    config = read_config(dataset, run_key)
-    if config is None or config["status"] != COMPLETE:
+    record = find_record(dataset, run_key)
+    if record is None or record.status != COMPLETE:
         raise ValueError(f"dataset {dataset.name!r} has no finished diffpath run {run_key!r}; run compute_diffpath")
-    return config
+    return record
 
 
-def reference_file(config):
-    """Where a run keeps its fitted reference."""
-    return Path(config["folder"]) / "reference.safetensors"
+def list_diffpath_runs(dataset: fo.Dataset) -> list[str]:
+    """The keys of a dataset's diffpath runs, finished or not, in the order of their making."""
+    return list(read_records(dataset))
 
 
-def saved_reference(config):
-    """The fitted reference of a run; the last ones read are kept in memory."""
-    path = reference_file(config)
-    return _read_reference(path, path.stat().st_mtime_ns if path.exists() else None)
+def check_run_key(run_key: str) -> None:
+    """Refuses what cannot be the beginning of a field's name."""
+    if not run_key.isidentifier():
+        raise ValueError(f"run_key must be letters, digits and underscores, got {run_key!r}")
 
 
-@functools.lru_cache(maxsize=4)
-def _read_reference(path, modified):
-    from ..detection.reference import load_reference
-
-    return load_reference(path)
-
-
-def write_config(dataset, run_key, config):
-    """Registers a run, or replaces the record of one."""
-    own = {key: value for key, value in config.items() if key not in ("method", "cls", "type")}
-    run_config = dataset.init_run(method=METHOD, **own)
-    if dataset.has_run(run_key):
-        dataset.update_run_config(run_key, run_config)
-    else:
-        dataset.register_run(run_key, run_config)
-
-
-def check_free(dataset, run_key, config):
-    """Refuses names that the user has already given to something else."""
-    taken = [name for name in config["fields"].values() if dataset.has_sample_field(name)]
-    taken += [name for name in config["views"].values() if dataset.has_saved_view(name)]
+def check_names_free(dataset: fo.Dataset, record: RunRecord) -> None:
+    """Refuses a record whose names the user has already given to something else."""
+    taken = [name for name in record.fields.values() if dataset.has_sample_field(name)]
+    taken += [name for name in record.views.values() if dataset.has_saved_view(name)]
     if taken:
         raise ValueError(
             f"dataset {dataset.name!r} already has {', '.join(map(repr, taken))}, which no diffpath run made; "
-            f"choose another run_key than {run_key!r}"
+            f"choose another run_key than {record.run_key!r}"
         )
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(RunRecord))
+
+
+def _read(dataset: fo.Dataset, run: StoredRun) -> RunRecord:
+    """The record that a run's config holds."""
+    config = {name: value for name, value in run.config.items() if name not in _OF_FIFTYONE}
+    where = f"the record of run {run.key!r} of dataset {dataset.name!r}"
+    if config.get("record_version", 0) > RECORD_VERSION:
+        raise ValueError(f"{where} was written by a newer version of diffpath; update diffpath")
+    values: dict[str, Any] = {"run_key": run.key, "timestamp": run.timestamp, "map_scales": _map_scales(config)}
+    for each in fields(RunRecord):
+        stored_as = _STORED_AS.get(each.name, each.name)
+        if each.name in _STORED_APART:
+            continue
+        if config.get(stored_as) is not None:
+            values[each.name] = config[stored_as]
+            if not isinstance(config[stored_as], _stored_types()[each.name]):
+                raise ValueError(f"{where} holds no valid {stored_as!r}; delete the run and compute it again")
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"{where} does not say {stored_as!r}; delete the run and compute it again")
+    for name, kind in (("requested", Requested), ("heartbeat", Heartbeat)):
+        if name in values:
+            known = {f.name for f in fields(kind)}
+            values[name] = kind(**{key: value for key, value in values[name].items() if key in known})
+    return RunRecord(**values)
+
+
+@functools.cache
+def _stored_types() -> dict[str, tuple[type, ...]]:
+    """What each field may be in the store."""
+    names = {"Reference": object}
+    return {name: tuple(_plain_types(hint)) for name, hint in get_type_hints(RunRecord, localns=names).items()}
+
+
+def _plain_types(hint: Any) -> Iterator[type]:
+    if get_origin(hint) is types.UnionType:
+        for part in get_args(hint):
+            yield from _plain_types(part)
+    elif hint is float:
+        yield from (float, int)
+    elif hint in (Requested, Heartbeat):
+        yield dict
+    else:
+        yield get_origin(hint) or hint
+
+
+def _map_scales(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    stored = {kind: config.get(f"{kind}_scale") for kind in MAPS}
+    return {kind: tuple(scale) for kind, scale in stored.items() if scale}
+
+
+def _stored_value(value: Any) -> Any:
+    """A field's value as it is stored."""
+    if isinstance(value, Requested | Heartbeat):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+@functools.lru_cache(maxsize=4)
+def _read_reference(path: Path, modified: int | None) -> Reference:
+    from ..detection.reference import load_reference
+
+    return load_reference(path)

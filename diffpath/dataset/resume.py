@@ -1,16 +1,31 @@
 """Takes up an interrupted run with the arguments that are recorded of it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
 import fiftyone as fo
-from bson import json_util
-from fiftyone.core.view import DatasetView
 
-from .inventory import INTERRUPTED, require_config, run_status
-from .record import reference_file
-from .scanning import show_progress
-from .scoring import iterate_diffpath
+from .internals import load_view
+from .inventory import INTERRUPTED, run_status
+from .record import RunRecord, require_record
+from .request import ScoringRequest
+from .run import DiffPathRun
+from .scanning import Progress, show_progress
+from .scoring import iterate_scoring
+from .sources import ReferenceLike, find_reference
 
 
-def continue_diffpath(dataset, run_key, *, batch_size=None, num_workers=4, device=None, progress=None):
+def continue_diffpath(
+    dataset: fo.Dataset,
+    run_key: str,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 4,
+    device: str | None = None,
+    progress: bool | Callable[[fo.ProgressBar], None] | None = None,
+) -> DiffPathRun:
     """Goes on with an interrupted run where it stopped.
 
     Args:
@@ -29,49 +44,52 @@ def continue_diffpath(dataset, run_key, *, batch_size=None, num_workers=4, devic
     return show_progress(steps, progress)
 
 
-def iterate_continue(dataset, run_key, **how):
+def iterate_continue(dataset: fo.Dataset, run_key: str, **how: Any) -> Generator[Progress, None, DiffPathRun]:
     """:func:`continue_diffpath` as a generator of progress that returns the run."""
-    config = require_config(dataset, run_key)
-    status = run_status(dataset, config)
+    record = require_record(dataset, run_key)
+    status = run_status(dataset, record)
     if status != INTERRUPTED:
         raise ValueError(f"run {run_key!r} is {status}, not interrupted; there is nothing to go on with")
-    made_by = config["made_by"]
-    return (
-        yield from iterate_diffpath(
-            rebuild(dataset, config["asked"]["samples"]),
-            reference=_reference(dataset, run_key, config),
-            model=made_by["model"],
-            embeddings=made_by.get("embeddings"),
-            groups=made_by["reference"].get("groups"),
-            model_options=made_by.get("model_options"),
-            run_key=run_key,
-            rule=config["asked"]["rule"],
-            level=config["asked"]["level"],
-            tag=config["asked"]["tag"],
-            heatmaps=config["heatmaps"],
-            dtype=made_by["dtype"],
-            **made_by["options"],
-            **how,
-        )
+    return (yield from iterate_scoring(request_of(dataset, record, **how)))
+
+
+def request_of(dataset: fo.Dataset, record: RunRecord, **how: Any) -> ScoringRequest:
+    """The request that a run was begun with.
+
+    Args:
+        dataset: the ``fo.Dataset`` that holds the run
+        record: of the run
+        **how: arguments of :meth:`ScoringRequest.of` that do not determine its results, such as ``device``
+
+    Raises:
+        ValueError: if the run's images or reference cannot be found again
+    """
+    requested, provenance = record.requested, record.provenance
+    if requested is None:
+        raise ValueError(f"run {record.run_key!r} does not say what it was asked for; delete it and compute it again")
+    return ScoringRequest.of(
+        load_view(dataset, requested.samples),
+        reference=_reference(dataset, record),
+        model=provenance["model"],
+        embeddings=provenance.get("embeddings"),
+        groups=provenance["reference"].get("groups"),
+        model_options=provenance.get("model_options"),
+        run_key=record.run_key,
+        rule=requested.rule,
+        level=requested.level,
+        tag=requested.tag,
+        heatmaps=record.heatmaps,
+        dtype=provenance["dtype"],
+        **record.options.to_dict(),
+        **how,
     )
 
 
-def rebuild(dataset, stages):
-    """The collection of which :func:`references.serialize` gave the stages."""
-    return DatasetView._build(dataset, json_util.loads(stages)) if stages else dataset
-
-
-def _reference(dataset, run_key, config):
-    description = config["made_by"]["reference"]
-    kind = description["kind"]
-    if kind == "self":
-        return None
-    if kind == "tag":
-        return description["tag"]
-    if kind in ("dataset", "view") and fo.dataset_exists(description["dataset"]):
-        return rebuild(fo.load_dataset(description["dataset"]), description.get("stages"))
-    if kind == "saved" and reference_file(config).exists():
-        return reference_file(config)
-    raise ValueError(
-        f"the reference of run {run_key!r} cannot be found again; call compute_diffpath with the same arguments"
-    )
+def _reference(dataset: fo.Dataset, record: RunRecord) -> ReferenceLike:
+    description = record.provenance["reference"]
+    if description["kind"] == "saved" and record.reference_path.exists():
+        return record.reference_path
+    try:
+        return find_reference(dataset, description)
+    except ValueError as error:
+        raise ValueError(f"run {record.run_key!r} cannot go on: {error}") from error

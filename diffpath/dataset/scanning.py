@@ -1,16 +1,27 @@
 """Feeds images to the method and results to a store, a chunk at a time."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
 import numpy as np
 
+from ..options import MethodOptions, ModelOptions
 from .reading import read_images
+from .stores import Store
+
+if TYPE_CHECKING:
+    from ..method.diffpath_v2 import DiffPathV2
+    from ..models import NoisePredictor
 
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -23,15 +34,17 @@ class Progress:
     rate: float
 
     @property
-    def fraction(self):
+    def fraction(self) -> float:
         return self.done / max(self.total, 1)
 
     @property
-    def seconds_left(self):
+    def seconds_left(self) -> float | None:
         return (self.total - self.done) / self.rate if self.rate else None
 
 
-def show_progress(steps, progress):
+def show_progress(
+    steps: Generator[Progress, None, _Result], progress: bool | Callable[[fo.ProgressBar], None] | None
+) -> _Result:
     """Runs a generator of :class:`Progress` to its end under a progress bar and returns what it returns."""
     with closing(steps):
         first = next(steps)
@@ -39,7 +52,7 @@ def show_progress(steps, progress):
             return drain(steps, lambda step: bar.set_iteration(step.done))
 
 
-def drain(steps, show):
+def drain(steps: Generator[Progress, None, _Result], show: Callable[[Progress], Any]) -> _Result:
     """Runs a generator to its end, shows each step, and returns what the generator returns."""
     while True:
         try:
@@ -49,6 +62,24 @@ def drain(steps, show):
         show(step)
 
 
+def make_method(
+    model: str | NoisePredictor,
+    options: MethodOptions,
+    model_options: ModelOptions,
+    *,
+    device: str | None,
+    dtype: str | None,
+    batch_size: int | None,
+) -> DiffPathV2:
+    """Loads what scores a run's images; ``batch_size`` None leaves the default."""
+    from ..method.diffpath_v2 import DiffPathV2  # brings torch, which takes seconds to import
+
+    method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options.to_dict(), **options.to_dict())
+    if batch_size is not None:
+        method.images_per_pass = batch_size
+    return method
+
+
 class Scanner:
     """Scores images and counts them.
 
@@ -56,33 +87,37 @@ class Scanner:
         method: a :class:`diffpath.DiffPathV2`
         num_workers: threads that decode images
         total: how many images there will be
+
+    Attributes:
+        done: how many are scored, or found to be unreadable
     """
 
-    def __init__(self, method, num_workers, total):
+    def __init__(self, method: DiffPathV2, num_workers: int, total: int) -> None:
         self.method, self.num_workers, self.total = method, num_workers, total
-        self.done, self.started = 0, time.monotonic()
+        self.done, self._started = 0, time.monotonic()
 
     @property
-    def rate(self):
-        return self.done / max(time.monotonic() - self.started, 1e-9)
+    def rate(self) -> float:
+        """Images per second until now."""
+        return self.done / max(time.monotonic() - self._started, 1e-9)
 
-    def progress(self, label):
+    def progress(self, label: str) -> Progress:
         return Progress(label, self.done, self.total, self.rate)
 
-    def run(self, paths, store, label):
+    def run(self, paths: Mapping[str, str], store: Store, label: str) -> Generator[Progress, None, None]:
         """Scores the images of ``{sample id: path}`` into a store; yields :class:`Progress`."""
         if not paths:
             return
         size = self.method.images_per_pass
         reader = read_images(paths.values(), self.method.sides, self.num_workers, lookahead=4 * size)
         flushed = time.monotonic()
-        batch = {}
+        batch: dict[str, np.ndarray] = {}
         with closing(reader):
             try:
                 for sample_id, (image, error) in zip(paths, reader):
                     self.done += 1
-                    if error:
-                        store.add_error(sample_id, error)
+                    if image is None:
+                        store.add_error(sample_id, error or "the file cannot be read")
                     else:
                         batch[sample_id] = image
                     if len(batch) < size:
@@ -93,13 +128,14 @@ class Scanner:
                         store.flush()
                         flushed = time.monotonic()
                     yield self.progress(label)
-                self._score(batch, store)
+                if batch:
+                    self._score(batch, store)
             finally:
                 store.flush()
         yield self.progress(label)
 
-    def _score(self, batch, store):
-        result = self.method.score_images(list(batch.values()))
+    def _score(self, batch: Mapping[str, np.ndarray], store: Store) -> None:
+        result = self.method.score_prepared(np.stack(list(batch.values())))
         for position, sample_id in enumerate(batch):
             if np.isfinite(result.descriptor[position]).all():
                 store.add(sample_id, result[position])

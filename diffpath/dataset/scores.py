@@ -1,39 +1,57 @@
 """Turns stored descriptors into scores, p-values and explanations; the network has no part in it."""
 
-from itertools import islice
+from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
 import numpy as np
 
 from ..detection.explanation import explain
 from ..options import FEATURE_NAMES
-from .record import reference_file
+from .record import RunRecord
 from .schema import describe
+
+if TYPE_CHECKING:
+    from ..detection.detector import AnomalyDetector
+    from ..detection.fusion import FusedDetector
+    from ..detection.reference import Reference
 
 _NUM_FEATURES = len(FEATURE_NAMES)
 _CHUNK = 20_000  # images, whose descriptors and embeddings are held together
 
 
-def judge(dataset, config, descriptors, reference, reference_ids=()):
-    """Saves the reference with the run, writes scores, and returns what the run is to record.
+def write_results(
+    dataset: fo.Dataset,
+    record: RunRecord,
+    descriptors: Mapping[str, np.ndarray],
+    reference: Reference,
+    reference_ids: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Saves the reference with the run and writes scores.
 
     Args:
         dataset: the ``fo.Dataset``
-        config: the run's record
+        record: the run's record
         descriptors: ``{sample id: descriptor}``, the six features first; with its embedding
             behind it where the run has embeddings
         reference: a fitted :class:`diffpath.Reference`
         reference_ids: ids of the samples that it was fitted on, in its order: they get
             the scores by fits that did not see them
+
+    Returns:
+        what the run's record is to hold of it
     """
-    path = reference_file(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reference.save(path)
-    detector, fields = reference.detector, config["fields"]
-    write_scores(dataset, fields, descriptors, detector, reference_ids)
+    record.reference_path.parent.mkdir(parents=True, exist_ok=True)
+    reference.save(record.reference_path)
+    detector = reference.detector
+    write_scores(dataset, record.fields, descriptors, detector, reference_ids)
     smallest = detector.smallest_p_value_
     describe(
         dataset,
-        fields,
+        record.fields,
         "p_value",
         f"{len(detector.calibration_scores_):,} images to compare with, so that {smallest:.2g} is the smallest possible"
         if smallest
@@ -50,38 +68,51 @@ def judge(dataset, config, descriptors, reference, reference_ids=()):
     }
 
 
-def write_scores(dataset, fields, descriptors, detector, reference_ids=()):
+def write_scores(
+    dataset: fo.Dataset,
+    fields: Mapping[str, str],
+    descriptors: Mapping[str, np.ndarray],
+    detector: AnomalyDetector | FusedDetector,
+    reference_ids: Sequence[str] = (),
+) -> None:
     """Scores descriptors and writes scores, p-values and explanations, some images at a time."""
+    from ..detection.fusion import FusedDetector
+
     position = {sample_id: k for k, sample_id in enumerate(reference_ids)}
     ids = iter(descriptors)
     while some := list(islice(ids, _CHUNK)):
         X = np.stack([descriptors[i] for i in some]).astype(np.float64)
         own = np.array([position.get(i, -1) for i in some])
-        columns = _fused_columns if "embedding_score" in fields else _plain_columns
-        for kind, values in columns(X, own, detector).items():
+        if isinstance(detector, FusedDetector):
+            columns = _fused_columns(X, own, detector)
+        else:
+            columns = _plain_columns(X, own, detector)
+        for kind, values in columns.items():
             dataset.set_values(fields[kind], dict(zip(some, values)), key_field="id")
 
 
-def _plain_columns(X, own, detector):
+def _plain_columns(X: np.ndarray, own: np.ndarray, detector: AnomalyDetector) -> dict[str, list[Any]]:
     """Values by kind of field; ``own`` holds the samples' places in the reference, −1 for others."""
     scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
-    return {**_judged(scores, own, detector), "explanation": explain(_six_z_scores(X, detector))}
+    return {**_scores_and_p_values(scores, own, detector), "explanation": explain(_six_z_scores(X, detector))}
 
 
-def _fused_columns(X, own, detector):
+def _fused_columns(X: np.ndarray, own: np.ndarray, detector: FusedDetector) -> dict[str, list[Any]]:
     parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
     explanations = explain(_six_z_scores(X, detector), detector.part_p_values(parts)[:, 1])
     named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
-    return {**_judged(detector.fuse(parts), own, detector), **named, "explanation": explanations}
+    return {**_scores_and_p_values(detector.fuse(parts), own, detector), **named, "explanation": explanations}
 
 
-def _judged(scores, own, detector):
+def _scores_and_p_values(
+    scores: np.ndarray, own: np.ndarray, detector: AnomalyDetector | FusedDetector
+) -> dict[str, list[float]]:
     rank = detector.calibration_.p_values
     p_values = _of_reference_or(detector.reference_p_values_, own, lambda new: rank(scores[new]))
     return {"score": scores.tolist(), "p_value": p_values.tolist()}
 
 
-def _of_reference_or(known, own, compute):
+def _of_reference_or(known: np.ndarray, own: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """What is known of the reference's samples, and ``compute(new)`` for the others, a mask."""
     values, new = known[own], own < 0
     if new.any():
@@ -89,5 +120,5 @@ def _of_reference_or(known, own, compute):
     return values
 
 
-def _six_z_scores(X, detector):
+def _six_z_scores(X: np.ndarray, detector: AnomalyDetector | FusedDetector) -> np.ndarray:
     return detector.z_scores(X)[:, :_NUM_FEATURES]

@@ -1,32 +1,97 @@
-"""What is normal: samples of a dataset, or a reference that was fitted before.
+"""What is normal: samples of a dataset, or a reference that was fitted before."""
 
-Both kinds have ``description`` (JSON-ready), ``paths`` (``{sample id: file path}`` of the
-images to read), ``embeddings(field)``, which reads those of its samples and leaves out
-samples without, ``check(method, made_by, num_workers)``, which refuses what cannot succeed
-before anything is written, ``keep(path)``, which writes what a continued run could not find
-again, and ``fit(descriptors, made_by)``, which gives a fitted
-:class:`diffpath.Reference` and the ids of the samples that it was fitted on, in order.
-"""
+from __future__ import annotations
 
 import hashlib
-import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fiftyone as fo
 import numpy as np
-from bson import json_util
 
 from ..options import MIN_REFERENCE_SIZE
 from .embeddings import Embeddings
 from .groups import read_groups
+from .internals import Samples, dump_view, is_collection, is_generated, load_view
 from .reading import read_images
 
+if TYPE_CHECKING:
+    from ..detection.reference import Reference
+    from ..method.diffpath_v2 import DiffPathV2
+
+ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
-SELF_REFERENCE = dict(density="mahalanobis", trim=0.3)
+SELF_REFERENCE = {"density": "mahalanobis", "trim": 0.3}
 
 
-def resolve_reference(dataset, samples, reference, groups=None):
+def check_images(samples: Samples) -> None:
+    """Refuses a collection that does not consist of images."""
+    if is_generated(samples):
+        raise ValueError("diffpath scores whole images; pass a view of samples, not of patches, frames or clips")
+    if samples.media_type == "group":
+        raise ValueError("the samples are groups; pass one slice, as in dataset.select_group_slices('left')")
+    if samples.media_type not in ("image", None):
+        raise ValueError(f"diffpath scores images, but the samples are of media type {samples.media_type!r}")
+    if len(samples) == 0:
+        raise ValueError(f"there are no images in {samples.name or samples.dataset_name!r}; pass a view that has some")
+
+
+def describe_reference(reference: ReferenceLike) -> dict[str, Any]:
+    """What a caller passes as reference, as JSON-ready values; :func:`find_reference` takes it back.
+
+    Raises:
+        ValueError: if it is an object that only this process has, or none of what can be passed
+    """
+    from ..detection.reference import Reference
+
+    if reference is None:
+        return {"kind": "self"}
+    if isinstance(reference, str):
+        return {"kind": "tag", "tag": reference}
+    if isinstance(reference, PathLike):
+        return {"kind": "file", "path": str(Path(reference).expanduser().resolve())}
+    if isinstance(reference, fo.Dataset):
+        return {"kind": "dataset", "dataset": reference.name}
+    if isinstance(reference, Reference):
+        raise ValueError("a reference in memory cannot be handed on; save it and pass its path, as in Path('…')")
+    if is_collection(reference):
+        stages = dump_view(reference)
+        return {"kind": "view", "dataset": reference.dataset_name, "name": reference.name, "stages": stages}
+    raise ValueError(
+        f"reference must be a view, a dataset, a tag, a saved reference or None, got {type(reference).__name__}"
+    )
+
+
+def find_reference(dataset: fo.Dataset, description: Mapping[str, Any]) -> ReferenceLike:
+    """The reference of which :func:`describe_reference` gave the description.
+
+    Args:
+        dataset: the dataset that is scored
+        description: of the reference
+
+    Raises:
+        ValueError: if it cannot be found again
+    """
+    kind = description["kind"]
+    if kind == "self":
+        return None
+    if kind == "tag":
+        return description["tag"]
+    if kind == "file":
+        return Path(description["path"])
+    if kind in ("dataset", "view") and fo.dataset_exists(description["dataset"]):
+        return load_view(fo.load_dataset(description["dataset"]), description.get("stages"))
+    raise ValueError("its reference cannot be found again; call compute_diffpath with the same arguments")
+
+
+def resolve_reference(
+    dataset: fo.Dataset, samples: Samples, reference: ReferenceLike, groups: str | None = None
+) -> ReferenceSource:
     """What a caller passes as reference, as one of the two kinds.
 
     Args:
@@ -41,37 +106,50 @@ def resolve_reference(dataset, samples, reference, groups=None):
     """
     from ..detection.reference import Reference, load_reference
 
-    if isinstance(reference, os.PathLike):
+    if isinstance(reference, PathLike):
         reference = load_reference(reference)
     if isinstance(reference, Reference):
         if groups is not None:
             raise ValueError("a saved reference was fitted with its own groups; leave groups out")
         return FittedReference(reference)
+    description = describe_reference(reference)
     if reference is None:
-        return SampleReference(samples, {"kind": "self"}, groups, SELF_REFERENCE)
+        return SampleReference(samples, description, groups, SELF_REFERENCE)
     if isinstance(reference, str):
-        return SampleReference(_tagged(dataset, reference), {"kind": "tag", "tag": reference}, groups)
-    if not isinstance(reference, fo.core.collections.SampleCollection):
-        raise ValueError(
-            f"reference must be a view, a dataset, a tag, a saved reference or None, got {type(reference).__name__}"
-        )
+        return SampleReference(_tagged(dataset, reference), description, groups)
     check_images(reference)
-    return SampleReference(reference, _describe_collection(reference), groups)
+    return SampleReference(reference, description, groups)
 
 
-def check_images(samples):
-    """Refuses a collection that does not consist of images."""
-    if samples._dataset._is_generated:
-        raise ValueError("diffpath scores whole images; pass a view of samples, not of patches, frames or clips")
-    if samples.media_type == "group":
-        raise ValueError("the samples are groups; pass one slice, as in dataset.select_group_slices('left')")
-    if samples.media_type not in ("image", None):
-        raise ValueError(f"diffpath scores images, but the samples are of media type {samples.media_type!r}")
-    if len(samples) == 0:
-        raise ValueError(f"there are no images in {samples.name or samples.dataset_name!r}; pass a view that has some")
+class ReferenceSource(ABC):
+    """Where a fitted reference comes from.
+
+    Attributes:
+        description: of it, JSON-ready
+        paths: ``{sample id: file path}`` of the images to read
+    """
+
+    description: dict[str, Any]
+    paths: dict[str, str]
+
+    @abstractmethod
+    def embeddings(self, field: str) -> Embeddings | None:
+        """Those of its samples, if it has any; samples without one are left out from then on."""
+
+    @abstractmethod
+    def check(self, method: DiffPathV2, provenance: dict[str, Any], num_workers: int) -> None:
+        """Refuses what cannot succeed before anything is written."""
+
+    @abstractmethod
+    def save_copy(self, path: Path) -> None:
+        """Writes what a run that is continued could not find again."""
+
+    @abstractmethod
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
+        """A fitted :class:`diffpath.Reference` and the ids of the samples that it was fitted on, in its order."""
 
 
-class SampleReference:
+class SampleReference(ReferenceSource):
     """Samples to fit a detector on.
 
     Args:
@@ -81,15 +159,21 @@ class SampleReference:
         detector_options: those of :class:`diffpath.AnomalyDetector`
     """
 
-    def __init__(self, samples, description, groups=None, detector_options=None):
+    def __init__(
+        self,
+        samples: Samples,
+        description: dict[str, Any],
+        groups: str | None = None,
+        detector_options: Mapping[str, Any] | None = None,
+    ) -> None:
         if len(samples) < MIN_REFERENCE_SIZE:
             raise ValueError(f"a reference needs at least {MIN_REFERENCE_SIZE} images, got {len(samples)}; add some")
         self.description = description if groups is None else {**description, "groups": groups}
         self._groups = None if groups is None else read_groups(samples, groups)
         self.paths = dict(zip(*samples.values(["id", "filepath"])))
-        self.samples, self._detector_options = samples, detector_options or {}
+        self.samples, self._detector_options = samples, dict(detector_options or {})
 
-    def embeddings(self, field):
+    def embeddings(self, field: str) -> Embeddings:
         found = Embeddings(self.samples, field)
         self.paths = {sample_id: path for sample_id, path in self.paths.items() if sample_id in found.vectors}
         if len(self.paths) < MIN_REFERENCE_SIZE:
@@ -99,33 +183,33 @@ class SampleReference:
             )
         return found
 
-    def check(self, method, made_by, num_workers):
+    def check(self, method: DiffPathV2, provenance: dict[str, Any], num_workers: int) -> None:
         lookahead = 2 * MIN_REFERENCE_SIZE
         with closing(read_images(self.paths.values(), method.sides, num_workers, lookahead)) as reader:
             readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
         _check_readable(readable)
 
-    def keep(self, path):
-        pass
+    def save_copy(self, path: Path) -> None:
+        """Samples are found again in their dataset."""
 
-    def fit(self, descriptors, made_by):
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
         from ..detection.reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
         _check_readable(len(ids))
         X = np.stack([descriptors[i] for i in ids])
         groups = None if self._groups is None else [self._groups[i] for i in ids]
-        return Reference.of(X, made_by, self.description, groups, **self._detector_options), ids
+        return Reference.of(X, provenance, self.description, groups, **self._detector_options), ids
 
 
-class FittedReference:
+class FittedReference(ReferenceSource):
     """A reference that was fitted before and needs no images.
 
     Args:
         reference: a :class:`diffpath.Reference`
     """
 
-    def __init__(self, reference):
+    def __init__(self, reference: Reference) -> None:
         self._reference = reference
         scores = reference.detector.calibration_scores_
         self.description = {
@@ -135,22 +219,22 @@ class FittedReference:
         }
         self.paths = {}
 
-    def embeddings(self, field):
+    def embeddings(self, field: str) -> None:
         return None
 
-    def check(self, method, made_by, num_workers):
-        self._reference.checked(made_by)
+    def check(self, method: DiffPathV2, provenance: dict[str, Any], num_workers: int) -> None:
+        self._reference.checked(provenance)
 
-    def keep(self, path):
+    def save_copy(self, path: Path) -> None:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._reference.save(path)
 
-    def fit(self, descriptors, made_by):
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
         return self._reference, []
 
 
-def _tagged(dataset, tag):
+def _tagged(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
     chosen = dataset.match_tags(tag)
     if len(chosen) == 0:
         tags = ", ".join(map(repr, dataset.distinct("tags"))) or "none"
@@ -158,18 +242,7 @@ def _tagged(dataset, tag):
     return chosen
 
 
-def _describe_collection(samples):
-    if isinstance(samples, fo.Dataset):
-        return {"kind": "dataset", "dataset": samples.name}
-    return {"kind": "view", "dataset": samples.dataset_name, "name": samples.name, "stages": serialize(samples)}
-
-
-def serialize(samples):
-    """The stages of a view as JSON, by which it can be made again; None for a whole dataset."""
-    return None if isinstance(samples, fo.Dataset) else json_util.dumps(samples._serialize(include_uuids=False))
-
-
-def _check_readable(readable):
+def _check_readable(readable: int) -> None:
     if readable < MIN_REFERENCE_SIZE:
         raise ValueError(
             f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {readable}; choose another reference"

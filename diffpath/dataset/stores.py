@@ -1,34 +1,61 @@
 """Where results go while a run is under way: the samples' fields, or a file for reference images elsewhere."""
 
-import json
-from pathlib import Path
+from __future__ import annotations
 
+import json
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import fiftyone as fo
 import numpy as np
 
-from .maps import MAPS, map_folder, write_map
+from ..method.descriptor import PARTS
+from .maps import MAPS, write_map
+from .record import RunRecord
 
-# The method's descriptor is these, one after the other, as far as the run has them
-_DESCRIPTOR_PARTS = ("features", "profile", "statistics", "zoomed")
+if TYPE_CHECKING:
+    from ..method.diffpath_v2 import DiffPathResult
+
+_DONE = "features"  # an image that has them is not scored again: they are written last
+
+
+class Store(Protocol):
+    """Takes results one by one and writes them when it is told to; its length is what waits."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, sample_id: str, result: DiffPathResult) -> None:
+        """Takes what the method says of one image."""
+
+    def add_error(self, sample_id: str, error: str) -> None:
+        """Takes why an image has no result."""
+
+    def flush(self) -> None:
+        """Writes what waits."""
 
 
 class FieldStore:
-    """Writes features, maps and errors to the target samples, a chunk at a time."""
+    """Writes features, maps and errors to the target samples, a chunk at a time.
 
-    def __init__(self, dataset, config, sample_ids):
-        self._dataset, self._fields = dataset, config["fields"]
-        self._folder = Path(config["folder"])
-        self._parts = [kind for kind in _DESCRIPTOR_PARTS if kind in self._fields]
-        self._waiting = {kind: {} for kind in self._fields}
-        self._maps = [kind for kind in MAPS if kind in self._fields]
+    Attributes:
+        descriptors: of the images that are done, those of an earlier, interrupted run included
+    """
+
+    def __init__(self, dataset: fo.Dataset, record: RunRecord, sample_ids: Container[str]) -> None:
+        self._dataset, self._fields, self._folder = dataset, record.fields, Path(record.folder)
+        self._parts = [part.name for part in PARTS if part.name in record.fields]
+        self._maps = [kind for kind in MAPS if kind in record.fields]
+        order = [*self._maps, *(kind for kind in self._parts if kind != _DONE), "error", _DONE]
+        self._waiting: dict[str, dict[str, Any]] = {kind: {} for kind in order}
         for kind in self._maps:
-            map_folder(self._folder, kind).mkdir(parents=True, exist_ok=True)
+            record.map_folder(kind).mkdir(parents=True, exist_ok=True)
         self.descriptors = dict(self._read(sample_ids))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._waiting["error"])
 
-    def add(self, sample_id, result):
-        """Takes what the method says of one image."""
+    def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = result.descriptor
         for kind in self._parts:
             self._waiting[kind][sample_id] = getattr(result, kind)
@@ -37,53 +64,57 @@ class FieldStore:
             self._waiting[kind][sample_id] = write_map(values, kind, self._folder, sample_id)
         self._waiting["error"][sample_id] = None
 
-    def add_error(self, sample_id, error):
+    def add_error(self, sample_id: str, error: str) -> None:
         self._waiting["error"][sample_id] = error
 
-    def flush(self):
+    def flush(self) -> None:
         for kind, values in self._waiting.items():
             if values:
                 self._dataset.set_values(self._fields[kind], values, key_field="id")
                 values.clear()
 
-    def _read(self, sample_ids):
+    def _read(self, sample_ids: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
         # Not select(sample_ids): a million ids do not fit in one query
-        described = self._dataset.exists(self._fields["features"])
-        for sample_id, *parts in zip(*described.values(["id", *(self._fields[kind] for kind in self._parts)])):
-            if sample_id in sample_ids and all(part is not None for part in parts):
-                yield sample_id, np.concatenate(parts)
+        described = self._dataset.exists(self._fields[_DONE])
+        paths = [self._fields[kind] for kind in self._parts]
+        maps = [f"{self._fields[kind]}.map_path" for kind in self._maps]
+        for sample_id, *values in zip(*described.values(["id", *paths, *maps])):
+            if sample_id in sample_ids and all(value is not None for value in values):
+                yield sample_id, np.concatenate(values[: len(paths)])
 
 
 class ReferenceArchive:
     """Keeps the descriptors of reference images that are not among the target, one JSON line each.
 
     Their samples are left untouched: they may belong to another dataset.
+
+    Attributes:
+        descriptors: of the images that are done
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "reference.jsonl"
-        self._waiting = []
+        self._waiting: list[str] = []
         self.descriptors = dict(self._read())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, sample_id, result):
-        """Takes what the method says of one image."""
+    def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = result.descriptor
         self._waiting.append(json.dumps([sample_id, result.descriptor.tolist()]))
 
-    def add_error(self, sample_id, error):
+    def add_error(self, sample_id: str, error: str) -> None:
         """An unreadable reference image is left out of the reference."""
 
-    def flush(self):
+    def flush(self) -> None:
         if self._waiting:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.writelines(f"{line}\n" for line in self._waiting)
             self._waiting.clear()
 
-    def _read(self):
+    def _read(self) -> Iterator[tuple[str, np.ndarray]]:
         if not self._path.exists():
             return
         for line in self._path.read_text().splitlines():

@@ -1,14 +1,22 @@
 """Which images count as likely out-of-distribution: chosen by a rule, changed at any time without the network."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
 
-from ..detection.calibration import RULES_OF_ALL_SCORES, choose_threshold, describe_rule
-from .record import DiffPathRun, read_finished, saved_reference, write_config
+from ..detection.rules import RULES, check_rule, choose_threshold, describe_rule
+from .record import RunRecord, finished_record
+from .run import DiffPathRun
 from .schema import describe, flagged_view, save_views
 
 
-def set_diffpath_threshold(dataset, run_key, rule, level, *, tag=None):
+def set_diffpath_threshold(
+    dataset: fo.Dataset, run_key: str, rule: str, level: float, *, tag: str | None = None
+) -> DiffPathRun:
     """Chooses anew which images of a run are likely out-of-distribution.
 
     Scores and p-values stay; ``K_is_ood``, the views and the run's record follow.
@@ -30,46 +38,48 @@ def set_diffpath_threshold(dataset, run_key, rule, level, *, tag=None):
     Raises:
         ValueError: if there is no such finished run, or rule or level are not valid
     """
-    config = read_finished(dataset, run_key)
-    config.update(apply_threshold(dataset, config, rule, level, tag=tag))
-    write_config(dataset, run_key, config)
+    record = finished_record(dataset, run_key)
+    record.patch(dataset, **apply_threshold(dataset, record, rule, level, tag=tag))
     return DiffPathRun.load(dataset, run_key)
 
 
-def preview_threshold(dataset, run_key, rule, level):
+def preview_threshold(dataset: fo.Dataset, run_key: str, rule: str, level: float) -> tuple[float, int]:
     """What :func:`set_diffpath_threshold` would flag; writes nothing.
 
     Returns:
         ``(threshold, count)``: the score from which images would be flagged, and how many
     """
-    config = read_finished(dataset, run_key)
-    threshold = _choose(dataset, config, rule, level)
-    return threshold, dataset.match(F(config["fields"]["score"]) >= threshold).count()
+    record = finished_record(dataset, run_key)
+    threshold = find_threshold(dataset, record, rule, level)
+    return threshold, dataset.match(F(record.fields["score"]) >= threshold).count()
 
 
-def apply_threshold(dataset, config, rule, level, *, tag=None):
-    """Writes flags, tag, descriptions and views; returns what the run is to record of them."""
-    threshold, fields = _choose(dataset, config, rule, level), config["fields"]
+def apply_threshold(
+    dataset: fo.Dataset, record: RunRecord, rule: str, level: float, *, tag: str | None = None
+) -> dict[str, Any]:
+    """Writes flags, tag, descriptions and views; returns what the run's record is to hold of them."""
+    threshold, fields = find_threshold(dataset, record, rule, level), record.fields
     scored = dataset.exists(fields["score"])
     ids, scores, flags = scored.values(["id", fields["score"], fields["is_ood"]])
     flagged = (np.array(scores, float) >= threshold).tolist()
     changed = {i: now for i, now, before in zip(ids, flagged, flags) if now is not before}
-    old_tag = config.get("tag")
-    if old_tag:
-        flagged_view(dataset, fields).untag_samples(old_tag)
+    if record.tag:
+        flagged_view(dataset, fields).untag_samples(record.tag)
     if changed:
         dataset.set_values(fields["is_ood"], changed, key_field="id")
-    tag = tag or old_tag
+    tag = tag or record.tag
     if tag:
         flagged_view(dataset, fields).tag_samples(tag)
     words = describe_rule(rule, level)
     describe(dataset, fields, "score", f"likely OOD from {threshold:.4g}")
     describe(dataset, fields, "is_ood", f"{threshold:.4g}: {words}")
-    save_views(dataset, fields, config["views"], threshold, words)
+    save_views(dataset, fields, record.views, threshold, words)
     return {"rule": rule, "level": level, "threshold": threshold, "tag": tag, "num_likely_ood": sum(flagged)}
 
 
-def _choose(dataset, config, rule, level):
-    score = config["fields"]["score"]
-    scores = dataset.exists(score).values(score) if rule in RULES_OF_ALL_SCORES else []
-    return choose_threshold(rule, level, scores, saved_reference(config).detector.calibration_)
+def find_threshold(dataset: fo.Dataset, record: RunRecord, rule: str, level: float) -> float:
+    """The score from which a rule flags a run's images."""
+    check_rule(rule, level)
+    score = record.fields["score"]
+    scores = dataset.exists(score).values(score) if RULES[rule].needs_all_scores else []
+    return choose_threshold(rule, level, scores, record.load_reference().detector.calibration_)

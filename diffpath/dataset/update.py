@@ -1,16 +1,34 @@
 """Scores what a run has not scored yet, against the reference that the run keeps."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import fiftyone as fo
+
+from ..options import ModelOptions
 from .embeddings import Embeddings, NoEmbeddings
-from .maps import check_scales
-from .record import DiffPathRun, read_finished, saved_reference, write_config
-from .scanning import Scanner, show_progress
+from .heartbeat import with_heartbeat
+from .internals import Samples, root_dataset
+from .record import finished_record
+from .run import DiffPathRun
+from .scanning import Progress, Scanner, make_method, show_progress
 from .scores import write_scores
-from .scoring import check_samples, set_batch_size
+from .sources import check_images
 from .stores import FieldStore
 from .thresholds import apply_threshold
 
 
-def update_diffpath(samples, run_key, *, model=None, batch_size=None, num_workers=4, device=None, progress=None):
+def update_diffpath(
+    samples: Samples,
+    run_key: str,
+    *,
+    model: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 4,
+    device: str | None = None,
+    progress: bool | Callable[[fo.ProgressBar], None] | None = None,
+) -> DiffPathRun:
     """Scores the images that a run has not scored: new ones, and those that could not be read.
 
     The reference is the one that the run was fitted on, read from its file: it is not
@@ -36,45 +54,62 @@ def update_diffpath(samples, run_key, *, model=None, batch_size=None, num_worker
     return show_progress(steps, progress)
 
 
-def iterate_update(samples, run_key, *, model=None, batch_size=None, num_workers=4, device=None):
+def iterate_update(
+    samples: Samples,
+    run_key: str,
+    *,
+    model: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 4,
+    device: str | None = None,
+) -> Generator[Progress, None, DiffPathRun]:
     """:func:`update_diffpath` as a generator of progress that returns the run."""
-    from ..method.diffpath_v2 import DiffPathV2  # brings torch, which takes seconds to import
-
-    dataset = check_samples(samples, run_key)
-    config = read_finished(dataset, run_key)
-    check_scales(config)
-    made_by, fields = config["made_by"], config["fields"]
-    model_options = dict(made_by.get("model_options", {}))
+    check_images(samples)
+    dataset = root_dataset(samples)
+    record = finished_record(dataset, run_key)
+    record.check_map_scales()
+    provenance = record.provenance
+    model_options = dict(provenance.get("model_options", {}))
     if model is not None:
         model_options.pop("revision", None)  # of the place where the model was
-    method = DiffPathV2(
-        model or made_by["model"],
+    method = make_method(
+        model or provenance["model"],
+        record.options,
+        ModelOptions.from_dict(model_options),
         device=device,
-        dtype=made_by["dtype"],
-        model_options=model_options,
-        **made_by["options"],
+        dtype=provenance["dtype"],
+        batch_size=batch_size,
     )
-    set_batch_size(method, batch_size)
-    reference = saved_reference(config)
-    without = samples.exists(fields["score"], False)
-    vectors = NoEmbeddings()
-    if "embeddings" in made_by:
-        vectors = Embeddings(without, made_by["embeddings"], made_by["embedding_length"])
-    detector = reference.checked({**method.provenance, **vectors.made_by})
+    reference = record.load_reference()
+    without = samples.exists(record.fields["score"], False)
+    vectors: Embeddings | NoEmbeddings = NoEmbeddings()
+    if "embeddings" in provenance:
+        vectors = Embeddings(without, provenance["embeddings"], provenance["embedding_length"])
+    reference.checked({**method.provenance, **vectors.provenance})
 
     unscored = dict(zip(*without.values(["id", "filepath"])))
-    store = FieldStore(dataset, config, unscored)
+    store = FieldStore(dataset, record, unscored)
     pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
     scanner = Scanner(method, num_workers, total=len(pending))
-    yield scanner.progress("Scoring new images")
-    yield from scanner.run(pending, store, "Scoring new images")
 
-    vectors.note_problems(dataset, config, store.descriptors)
-    write_scores(dataset, fields, vectors.join(store.descriptors), detector)
-    config.update(
-        num_scored=dataset.count(fields["score"]),
-        num_unreadable=dataset.count(fields["error"]),
-        **apply_threshold(dataset, config, config["rule"], config["level"]),
-    )
-    write_config(dataset, run_key, config)
+    def steps() -> Generator[Progress, None, None]:
+        yield scanner.progress("Scoring new images")
+        yield from scanner.run(pending, store, "Scoring new images")
+        vectors.note_problems(dataset, record, store.descriptors)
+        write_scores(dataset, record.fields, vectors.join(store.descriptors), reference.detector)
+        _count_and_flag(dataset, run_key)
+
+    yield from with_heartbeat(steps(), dataset, record)
     return DiffPathRun.load(dataset, run_key)
+
+
+def _count_and_flag(dataset: fo.Dataset, run_key: str) -> None:
+    """Lets counts and flags follow the new scores, by the rule that the run has now."""
+    run = DiffPathRun.load(dataset, run_key)  # the rule may have been changed meanwhile
+    record = run.record
+    record.patch(
+        dataset,
+        num_scored=dataset.count(record.fields["score"]),
+        num_unreadable=dataset.count(record.fields["error"]),
+        **apply_threshold(dataset, record, run.rule, run.level),
+    )

@@ -12,20 +12,43 @@ Where no images are known to be clean, the calibration scores hold anomalies the
 their ranks say nothing. :class:`EmpiricalNull` then takes the centre of the scores for the
 clean ones (Efron 2004, "Large-scale simultaneous hypothesis testing: the choice of a null").
 
-Both fall with the score. Every rule is therefore one threshold: an image is flagged if and
-only if its score is at least the threshold.
+Both fall with the score. Every rule (``rules.py``) is therefore one threshold: an image is flagged
+if and only if its score is at least the threshold.
 """
 
-import numbers
+from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.stats import false_discovery_control
 
-DEFAULT_RULE, DEFAULT_LEVEL = "false_positive_rate", 0.05
 TAIL_SHAPE = 0.5
 _HIGHEST_RATE = 1e12  # where scores do not differ: whatever lies above them is flagged
-_SHARE = "a share between 0.000001 and 0.999"
+
+
+class Calibration(Protocol):
+    """What scores of reference images say of others' scores.
+
+    Attributes:
+        scores: float64 ``(n,)``, ascending: the calibration scores
+    """
+
+    scores: np.ndarray
+
+    @property
+    def smallest_p_value(self) -> float:
+        """No p-value is less."""
+
+    def p_values(self, scores: npt.ArrayLike) -> np.ndarray:
+        """How likely an image of the reference's kind scores at least this, ``(m,)`` in [0, 1]."""
+
+    def own_p_values(self, scores: npt.ArrayLike) -> np.ndarray:
+        """The same of calibration scores themselves, which are not to count for themselves."""
+
+    def threshold(self, false_positive_rate: float) -> float:
+        """The least score from which p ≤ ``false_positive_rate``."""
 
 
 class ConformalCalibration:
@@ -35,22 +58,22 @@ class ConformalCalibration:
         scores: c, float ``(n,)``, n ≥ 1
     """
 
-    def __init__(self, scores):
+    def __init__(self, scores: npt.ArrayLike) -> None:
         self.scores = np.sort(np.asarray(scores, np.float64))
 
     @property
-    def smallest_p_value(self):
+    def smallest_p_value(self) -> float:
         return 1 / (len(self.scores) + 1)
 
-    def p_values(self, scores):
+    def p_values(self, scores: npt.ArrayLike) -> np.ndarray:
         """Split-conformal p-values of scores of new images, ``(m,)`` in (0, 1]."""
         return (1 + self._at_least(scores)) / (len(self.scores) + 1)
 
-    def own_p_values(self, scores):
+    def own_p_values(self, scores: npt.ArrayLike) -> np.ndarray:
         """p-values of calibration scores themselves: each ranked among the others."""
         return self._at_least(scores) / len(self.scores)
 
-    def threshold(self, false_positive_rate):
+    def threshold(self, false_positive_rate: float) -> float:
         """The least score from which p ≤ ``false_positive_rate``.
 
         Where the calibration scores are too few for a p that small, the threshold lies
@@ -60,7 +83,7 @@ class ConformalCalibration:
         exceeded = self.scores[-1 - min(max(allowed, 0), len(self.scores) - 1)]
         return float(np.nextafter(exceeded, np.inf))
 
-    def _at_least(self, scores):
+    def _at_least(self, scores: npt.ArrayLike) -> np.ndarray:
         return len(self.scores) - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
 
 
@@ -82,17 +105,17 @@ class EmpiricalNull:
         shape: ξ, positive; the smaller, the lighter the tail
     """
 
-    smallest_p_value = 0.0
+    smallest_p_value: float = 0.0
 
-    def __init__(self, scores, trim, shape=TAIL_SHAPE):
+    def __init__(self, scores: npt.ArrayLike, trim: float, shape: float = TAIL_SHAPE) -> None:
         self.shape = shape
         self.scores = np.sort(np.asarray(scores, np.float64))
         self.median, censored_from = np.quantile(self.scores, [0.5, 1 - trim])
         above = self.scores[self.scores > self.median]
         excess = np.minimum(above, censored_from) - self.median
-        self.rate = _censored_rate(excess, np.count_nonzero(above <= censored_from), shape)
+        self.rate = _censored_rate(excess, int(np.count_nonzero(above <= censored_from)), shape)
 
-    def p_values(self, scores):
+    def p_values(self, scores: npt.ArrayLike) -> np.ndarray:
         """Tail probabilities of scores, ``(m,)`` in [0, 1]."""
         scores = np.asarray(scores, np.float64)
         rank = 1 - np.searchsorted(self.scores, scores, side="left") / len(self.scores)
@@ -101,9 +124,11 @@ class EmpiricalNull:
         tail = 0.5 * (1 + self.shape * self.rate * np.where(above, excess, 0)) ** (-1 / self.shape)
         return np.where(above, tail, np.maximum(rank, 0.5))
 
-    own_p_values = p_values
+    def own_p_values(self, scores: npt.ArrayLike) -> np.ndarray:
+        """The same: no rank counts a score for itself."""
+        return self.p_values(scores)
 
-    def threshold(self, false_positive_rate):
+    def threshold(self, false_positive_rate: float) -> float:
         """The least score from which p ≤ ``false_positive_rate``."""
         if false_positive_rate >= 0.5:
             return float(np.quantile(self.scores, 1 - false_positive_rate, method="higher"))
@@ -111,12 +136,12 @@ class EmpiricalNull:
         return float(np.nextafter(self.median + excess, np.inf))
 
 
-def _censored_rate(excess, seen, shape):
+def _censored_rate(excess: np.ndarray, seen: int, shape: float) -> float:
     """λ of greatest likelihood, where ``seen`` of the excesses are exact and the others at least that large."""
     if not seen or not excess.any():
         return _HIGHEST_RATE
 
-    def slope(rate):
+    def slope(rate: float) -> float:
         """Of the log-likelihood in log λ; each excess falls from its exponent to nothing."""
         reach = shape * rate * excess
         exponents = np.full(len(excess), 1 / shape)
@@ -125,79 +150,3 @@ def _censored_rate(excess, seen, shape):
 
     unit = 1 / excess.mean()
     return float(brentq(slope, 1e-9 * unit, 1e9 * unit))
-
-
-def choose_threshold(rule, level, scores, calibration):
-    """The score from which images are flagged.
-
-    Args:
-        rule: ``"false_positive_rate"``: p ≤ level; ``"false_discovery_rate"``: at most
-            this share of the flagged is expected to be clean; ``"percentile"``: of the
-            scores; ``"count"``: this many; ``"score"``: the threshold itself
-        level: the rule's number
-        scores: float ``(m,)``, of the images that are judged, without NaN
-        calibration: a :class:`ConformalCalibration` or :class:`EmpiricalNull`
-
-    Returns:
-        a finite float; above all scores where nothing is to be flagged
-
-    Raises:
-        ValueError: if the rule is not known or the level is not one of its values
-    """
-    check_rule(rule, level)
-    scores = np.asarray(scores, np.float64)
-    return float(_RULES[rule][0](level, scores, calibration))
-
-
-def describe_rule(rule, level):
-    """What a rule flags, in words such as ``"5 % of images like the reference's"``."""
-    return {
-        "false_positive_rate": f"{100 * level:g} % of images like the reference's are flagged",
-        "false_discovery_rate": f"at most {100 * level:g} % of the flagged are expected to be false",
-        "percentile": f"from the {level:g}th percentile of the scores",
-        "count": f"the {level:g} highest scores",
-        "score": "chosen by hand",
-    }[rule]
-
-
-def check_rule(rule, level):
-    """Raises a ValueError if the rule is not known or the level is not one of its values."""
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    _, what, low, high = _RULES[rule]
-    number = isinstance(level, numbers.Real) and not isinstance(level, bool) and np.isfinite(level)
-    if not number or not low <= level <= high or (rule == "count" and level != int(level)):
-        raise ValueError(f"level of the rule {rule!r} must be {what}, got {level!r}")
-
-
-def _by_false_discovery_rate(level, scores, calibration):
-    """Benjamini and Hochberg (1995)."""
-    if not len(scores):
-        return calibration.threshold(level)
-    flagged = scores[false_discovery_control(calibration.p_values(scores)) <= level]
-    return flagged.min() if len(flagged) else _above(scores)
-
-
-def _by_percentile(level, scores, calibration):
-    return np.percentile(scores, level, method="higher") if len(scores) else 0.0
-
-
-def _by_count(level, scores, calibration):
-    level = min(int(level), len(scores))
-    return np.sort(scores)[-level] if level else _above(scores)
-
-
-def _above(scores):
-    return np.nextafter(scores.max(), np.inf) if len(scores) else 0.0
-
-
-# What each rule chooses, what its level must be, and the bounds of that
-_RULES = {
-    "false_positive_rate": (lambda level, scores, calibration: calibration.threshold(level), _SHARE, 1e-6, 0.999),
-    "false_discovery_rate": (_by_false_discovery_rate, _SHARE, 1e-6, 0.999),
-    "percentile": (_by_percentile, "a percentage from 0 to 100", 0, 100),
-    "count": (_by_count, "a whole number of at least 0", 0, np.inf),
-    "score": (lambda level, scores, calibration: level, "a finite number", -np.inf, np.inf),
-}
-RULES = tuple(_RULES)
-RULES_OF_ALL_SCORES = ("false_discovery_rate", "percentile", "count")  # the others need no judged scores

@@ -8,8 +8,9 @@ from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
-from .calibration import DEFAULT_LEVEL, TAIL_SHAPE, ConformalCalibration, EmpiricalNull
+from .calibration import TAIL_SHAPE, ConformalCalibration, EmpiricalNull
 from .densities import DENSITIES, central_part
+from .rules import DEFAULT_LEVEL
 
 CALIBRATIONS = ("auto", "split", "cross")
 SPLIT_FROM = 1000  # samples from which "auto" holds a part out

@@ -38,7 +38,7 @@ class Reference:
     Attributes:
         detector: a fitted :class:`diffpath.AnomalyDetector`, or a
             :class:`diffpath.FusedDetector` of descriptors and embeddings
-        made_by: ``DiffPathV2.provenance`` of the method that made the descriptors: model,
+        provenance: ``DiffPathV2.provenance`` of the method that made the descriptors: model,
             options and preprocessing as JSON-ready values; with embeddings, also the
             ``embedding_length``
         description: more about it for people, JSON-ready: not compared
@@ -54,7 +54,7 @@ class Reference:
     """
 
     detector: AnomalyDetector | FusedDetector
-    made_by: dict
+    provenance: dict
     description: dict = field(default_factory=dict)
 
     @classmethod
@@ -71,27 +71,27 @@ class Reference:
         return cls.of(method.score_images(images).descriptor, method.provenance, groups=groups, **options)
 
     @classmethod
-    def of(cls, X, made_by, description=None, groups=None, **options):
-        """Fits a reference on descriptors, each followed by its embedding where ``made_by`` has an embedding's length.
+    def of(cls, X, provenance, description=None, groups=None, **options):
+        """Fits a reference on descriptors, each followed by its embedding where ``provenance`` has an embedding's length.
 
         Args:
             X: float ``(n, D)`` or ``(n, D + embedding_length)``
-            made_by: what made them
+            provenance: what made them
             description: more about them, for people
             groups: ``(n,)`` or None, as in :meth:`fit`
             **options: those of :class:`diffpath.AnomalyDetector`
         """
-        length = made_by.get("embedding_length")
+        length = provenance.get("embedding_length")
         detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
-        return cls(detector.fit(X, groups=groups), made_by, description or {})
+        return cls(detector.fit(X, groups=groups), provenance, description or {})
 
-    def checked(self, made_by):
-        """The detector, if descriptors made by ``made_by`` are comparable with the reference's.
+    def checked(self, provenance):
+        """The detector, if descriptors made by ``provenance`` are comparable with the reference's.
 
         Raises:
             ReferenceSetError: names the differences
         """
-        differences = list(_differences(self.made_by, made_by))
+        differences = list(_differences(self.provenance, provenance))
         if differences:
             raise ReferenceSetError(f"this reference was made otherwise: {'; '.join(differences)}")
         return self.detector
@@ -101,7 +101,7 @@ class Reference:
         from safetensors.numpy import save_file
 
         (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector).__name__ == detector.__name__)
-        about = {"params": self.detector.get_params(), "made_by": self.made_by, "description": self.description}
+        about = {"params": self.detector.get_params(), "made_by": self.provenance, "description": self.description}
         part = f"{path}.{os.getpid()}"
         save_file(self.detector.arrays(), part, metadata={"format": kind, "about": json.dumps(about)})
         os.replace(part, path)
@@ -142,10 +142,12 @@ def _differences(reference, query):
 
 def _compared(name, reference, query):
     if name == "options":
-        ours, theirs = (complete_options(made_by["options"]) for made_by in (reference, query))
+        ours, theirs = (complete_options(provenance["options"]) for provenance in (reference, query))
         return [(option, ours.get(option), theirs.get(option)) for option in sorted({*ours, *theirs} - _REDUNDANT)]
     if name == "model":
         if reference["model_fingerprint"] == query["model_fingerprint"]:
             return []
-        return [(name, *(f"{made_by['model']} ({made_by['model_fingerprint']})" for made_by in (reference, query)))]
+        return [
+            (name, *(f"{provenance['model']} ({provenance['model_fingerprint']})" for provenance in (reference, query)))
+        ]
     return [(name, reference.get(name), query.get(name))]

@@ -15,7 +15,7 @@ from ..errors import ImageError, ModelError
 from ..images import PREPROCESSING, prepare_image, split_images
 from ..models import BUNDLED_MODEL, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
-from ..options import MODEL_OPTIONS, MethodOptions
+from ..options import MethodOptions, ModelOptions
 from .descriptor import DESCRIPTOR, PARTS, join_parts
 from .features import error_maps, heatmaps, path_statistics, six_features
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
@@ -138,12 +138,9 @@ class DiffPathV2:
             seed=seed,
             **options,
         )
-        for name in model_options or {}:
-            if name not in MODEL_OPTIONS:
-                raise ValueError(f"unknown model option {name!r}; they are {', '.join(MODEL_OPTIONS)}")
-        self.predictors = [load_model(model, each, dtype, **(model_options or {})) for each in _split_devices(device)]
+        self.model_options = ModelOptions.from_dict(model_options or {}).to_dict()
+        self.predictors = [load_model(model, each, dtype, **self.model_options) for each in _split_devices(device)]
         self.predictor = self.predictors[0]
-        self.model_options = dict(model_options or {})
         if self.predictor.revision:
             self.model_options["revision"] = self.predictor.revision  # a branch moves, a commit does not
         self.resolution = self.options.resolution or self.predictor.resolution

@@ -4,10 +4,15 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import inventory
-from ..dataset.record import COMPLETE, DiffPathRun
+from ..dataset.delete import delete_diffpath
+from ..dataset.internals import root_dataset
+from ..dataset.record import COMPLETE
+from ..dataset.rename import rename_diffpath, why_not_rename
 from ..dataset.resume import continue_diffpath, iterate_continue
+from ..dataset.run import DiffPathRun
 from ..dataset.thresholds import preview_threshold, set_diffpath_threshold
 from ..dataset.update import iterate_update, update_diffpath
+from ..dataset.workspaces import save_workspace
 from .forms.compute import add_rule, read_rule
 from .forms.run import add_run_choice
 from .running import Scoring, show_heatmaps
@@ -51,7 +56,7 @@ class GetDiffPathInfo(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """The run's record and status, as :func:`diffpath.get_diffpath_info`."""
-        return inventory.get_diffpath_info(sample_collection._root_dataset, run_key)
+        return inventory.get_diffpath_info(root_dataset(sample_collection), run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
         inputs.md(_table(inventory.describe_info(inventory.get_diffpath_info(ctx.dataset, run_key))), name="info")
@@ -75,7 +80,7 @@ class LoadDiffPathView(_RunOperator):
 
     def __call__(self, sample_collection, run_key, kind="ranked"):
         """The view, as :func:`diffpath.load_diffpath_view`."""
-        return inventory.load_diffpath_view(sample_collection._root_dataset, run_key, kind)
+        return inventory.load_diffpath_view(root_dataset(sample_collection), run_key, kind)
 
     def add_inputs(self, ctx, inputs, run_key):
         kinds = types.RadioGroup()
@@ -104,18 +109,18 @@ class RenameDiffPath(_RunOperator):
 
     def __call__(self, sample_collection, run_key, new_run_key):
         """As :func:`diffpath.rename_diffpath`."""
-        inventory.rename_diffpath(sample_collection._root_dataset, run_key, new_run_key)
+        rename_diffpath(root_dataset(sample_collection), run_key, new_run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
         prop = inputs.str("new_run_key", required=True, label="New key")
         new_run_key = ctx.params.get("new_run_key")
-        problem = inventory.why_not_rename(ctx.dataset, run_key, new_run_key) if new_run_key else None
+        problem = why_not_rename(ctx.dataset, run_key, new_run_key) if new_run_key else None
         if problem:
             prop.invalid, prop.error_message = True, problem
 
     def execute(self, ctx):
         run_key, new_run_key = ctx.params["run_key"], ctx.params["new_run_key"]
-        inventory.rename_diffpath(ctx.dataset, run_key, new_run_key)
+        rename_diffpath(ctx.dataset, run_key, new_run_key)
         ctx.ops.clear_view()  # it may be over the old fields
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Run {run_key!r} is now {new_run_key!r}", variant="success")
@@ -137,15 +142,15 @@ class DeleteDiffPath(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """As :func:`diffpath.delete_diffpath`."""
-        inventory.delete_diffpath(sample_collection._root_dataset, run_key)
+        delete_diffpath(root_dataset(sample_collection), run_key)
 
     def add_inputs(self, ctx, inputs, run_key):
         inputs.view("warning", types.Warning(label=f"This deletes run {run_key!r} and cannot be undone"))
-        inputs.md(_list(inventory.describe_belongings(inventory.belongings(ctx.dataset, run_key))), name="belongings")
+        inputs.md(_list(inventory.describe_contents(inventory.run_contents(ctx.dataset, run_key))), name="belongings")
 
     def execute(self, ctx):
         run_key = ctx.params["run_key"]
-        inventory.delete_diffpath(ctx.dataset, run_key)
+        delete_diffpath(ctx.dataset, run_key)
         ctx.ops.clear_view()  # it may be over the fields that are gone
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Run {run_key!r} is deleted", variant="success")
@@ -166,7 +171,7 @@ class SetDiffPathThreshold(_RunOperator):
 
     def __call__(self, sample_collection, run_key, rule, level, tag=None):
         """As :func:`diffpath.set_diffpath_threshold`."""
-        return set_diffpath_threshold(sample_collection._root_dataset, run_key, rule, level, tag=tag)
+        return set_diffpath_threshold(root_dataset(sample_collection), run_key, rule, level, tag=tag)
 
     def add_inputs(self, ctx, inputs, run_key):
         add_rule(ctx, inputs)
@@ -203,7 +208,7 @@ class ContinueDiffPath(Scoring, _RunOperator):
 
     def __call__(self, sample_collection, run_key, **arguments):
         """As :func:`diffpath.continue_diffpath`."""
-        return continue_diffpath(sample_collection._root_dataset, run_key, **arguments)
+        return continue_diffpath(root_dataset(sample_collection), run_key, **arguments)
 
     def add_inputs(self, ctx, inputs, run_key):
         info = inventory.get_diffpath_info(ctx.dataset, run_key)
@@ -255,11 +260,11 @@ class SaveDiffPathWorkspace(_RunOperator):
 
     def __call__(self, sample_collection, run_key):
         """Saves the workspace and returns its name."""
-        return inventory.save_workspace(sample_collection._root_dataset, run_key)
+        return save_workspace(root_dataset(sample_collection), run_key)
 
     def execute(self, ctx):
         run_key = ctx.params["run_key"]
-        name = inventory.save_workspace(ctx.dataset, run_key)
+        name = save_workspace(ctx.dataset, run_key)
         ctx.ops.reload_dataset()
         ctx.ops.set_spaces(spaces=ctx.dataset.load_workspace(name))
         ctx.ops.set_view(view=inventory.load_diffpath_view(ctx.dataset, run_key))

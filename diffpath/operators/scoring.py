@@ -5,7 +5,7 @@ import os
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ..dataset import compute_diffpath, iterate_diffpath
+from ..dataset import ScoringRequest, compute_diffpath, iterate_scoring
 from .forms.compute import build_form, read_form
 from .running import Scoring
 
@@ -62,4 +62,4 @@ class ComputeDiffPath(Scoring, foo.Operator):
         )
 
     def steps(self, ctx):
-        return iterate_diffpath(ctx.target_view(require_flat=True), **read_form(ctx))
+        return iterate_scoring(ScoringRequest.of(ctx.target_view(require_flat=True), **read_form(ctx)))

@@ -8,16 +8,16 @@ import fiftyone.operators.types as types
 from ...dataset.embeddings import embedding_fields
 from ...dataset.groups import group_fields
 from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, run_status
-from ...dataset.record import COMPLETE, METHOD, DiffPathRun, read_config
-from ...detection.calibration import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ...dataset.record import COMPLETE, find_record, read_records
+from ...dataset.run import DiffPathRun
+from ...detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ...models.cards import MODEL_CARDS, find_card
 from ...options import (
     ERROR_POWER_NAMES,
-    MODEL_OPTIONS,
     PREDICTION_TYPES,
     PRESETS,
     MethodOptions,
-    complete_options,
+    ModelOptions,
     evaluations_per_image,
 )
 from .run import runs_by_status
@@ -51,6 +51,7 @@ _EXISTING = {
     DAMAGED: ("has lost fields", "What is left of it is of no use."),
 }
 _METHOD_OPTIONS = tuple(field.name for field in fields_of(MethodOptions))
+_MODEL_OPTIONS = tuple(field.name for field in fields_of(ModelOptions))
 _COSTLY = ("num_timesteps", "num_noise_draws", "zoom")
 _TIMESTEP_ENDS = ("first_timestep", "last_timestep")
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
@@ -102,7 +103,7 @@ def read_form(ctx):
         arguments["timestep_range"] = tuple(params.get(name, default) for name, default in ends)
     if params.get("ssim_weighting") in _WEIGHTING:
         arguments["ssim_weighting"] = _WEIGHTING[params["ssim_weighting"]]
-    model_options = {**params.get("model_options", {}), **{n: params[n] for n in MODEL_OPTIONS if n in params}}
+    model_options = {**params.get("model_options", {}), **{n: params[n] for n in _MODEL_OPTIONS if n in params}}
     if chosen := {name: value for name, value in model_options.items() if value is not False}:
         arguments["model_options"] = chosen
     arguments["reference"] = _read_reference(ctx, params)
@@ -218,7 +219,7 @@ def _add_field(inputs, name, fields, chosen, *, label, description, otherwise):
 
 def _without_those_of_runs(fields, dataset):
     """The fields that no run of ours made."""
-    ours = {name for key in dataset.list_runs(method=METHOD) for name in read_config(dataset, key)["fields"].values()}
+    ours = {name for record in read_records(dataset).values() for name in record.fields.values()}
     return [name for name in fields if name not in ours]
 
 
@@ -331,14 +332,14 @@ def _add_run_key(ctx, inputs):
         prop.error_message = "use letters, digits and underscores, and begin with a letter"
         return
     try:
-        config = read_config(ctx.dataset, run_key)
+        record = find_record(ctx.dataset, run_key)
     except ValueError as error:
         prop.invalid = True
         prop.error_message = str(error)
         return
-    if config is None:
+    if record is None:
         return
-    status = run_status(ctx.dataset, config)
+    status = run_status(ctx.dataset, record)
     what, otherwise = _EXISTING[status]
     inputs.view(
         "existing_run",
@@ -463,11 +464,9 @@ def _add_estimate(ctx, inputs):
 
 
 def _measured_evaluations_per_second(dataset, model):
-    for run_key in reversed(dataset.list_runs(method=METHOD)):
-        config = dataset.get_run_info(run_key).config.serialize()
-        if config.get("status") == COMPLETE and config["made_by"]["model"] == model and config.get("images_per_second"):
-            options = complete_options(config["made_by"]["options"])
-            return config["images_per_second"] * evaluations_per_image(*(options[name] for name in _COSTLY))
+    for record in reversed(read_records(dataset).values()):
+        if record.status == COMPLETE and record.provenance["model"] == model and record.images_per_second:
+            return record.images_per_second * evaluations_per_image(*(getattr(record.options, n) for n in _COSTLY))
     return None
 
 

@@ -2,15 +2,15 @@
 
 import fiftyone.operators.types as types
 
-from ...dataset.inventory import list_diffpath_runs, run_status
-from ...dataset.record import COMPLETE, read_config
+from ...dataset.inventory import run_status
+from ...dataset.record import COMPLETE, read_records
 
 _SHARE_RANGE = (0.001, 0.3, None, 0.05)
 
 
 def runs_by_status(dataset, statuses=(COMPLETE,)):
     """Keys of the dataset's runs that are in one of the statuses, with that status."""
-    found = {key: run_status(dataset, read_config(dataset, key)) for key in list_diffpath_runs(dataset)}
+    found = {key: run_status(dataset, record) for key, record in read_records(dataset).items()}
     return {key: status for key, status in found.items() if status in statuses}
 
 

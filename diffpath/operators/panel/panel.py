@@ -15,13 +15,14 @@ import uuid
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
-from fiftyone.core.view import DatasetView
-from fiftyone.server.view import get_view
 
 from ...dataset import inventory
+from ...dataset.internals import build_view, filtered_view, view_stages
 from ...dataset.maps import MAPS
-from ...dataset.record import COMPLETE, DiffPathRun
+from ...dataset.record import COMPLETE, list_diffpath_runs
+from ...dataset.run import DiffPathRun
 from ...dataset.thresholds import preview_threshold, set_diffpath_threshold
+from ...dataset.workspaces import PANEL_NAME, save_run_view
 from ..forms.compute import RULE_CHOICES
 from ..forms.run import level_range
 from ..running import show_heatmaps
@@ -43,7 +44,7 @@ class DiffPathPanel(foo.Panel):
     @property
     def config(self):
         return foo.PanelConfig(
-            name=inventory.PANEL_NAME,
+            name=PANEL_NAME,
             label="DiffPath",
             icon="scatter_plot",
             help_markdown="Which of these images don't belong? Click a bar or drag over a range to see its images.",
@@ -54,7 +55,7 @@ class DiffPathPanel(foo.Panel):
         with up_to_date_state(ctx, _STATE):
             opened = ctx.panel.get_state("opened") if ctx.params.get("panel_id") else None
             if opened and ctx.params.get("__method__") not in (None, "on_startup", "on_load", "on_unload"):
-                if opened not in inventory.list_diffpath_runs(ctx.dataset):
+                if opened not in list_diffpath_runs(ctx.dataset):
                     ctx.panel.set_state("rule", None)
                     self._open(ctx, None)
             return super().execute(ctx)
@@ -149,10 +150,10 @@ class DiffPathPanel(foo.Panel):
         """Saves what the grid shows, or the flagged images where the panel has not narrowed it."""
         run, state = self._run(ctx), ctx.panel.state
         if state.shown is not None:
-            view, what = DatasetView._build(ctx.dataset, state.shown), state.chosen
+            view, what = build_view(ctx.dataset, state.shown), state.chosen
         else:
             view, what = self._flagged(ctx, run), f"score from {state.threshold:.4g}"
-        name = inventory.save_run_view(ctx.dataset, run.run_key, what, view)
+        name = save_run_view(ctx.dataset, run.run_key, what, view)
         ctx.ops.reload_dataset()
         ctx.ops.notify(f"Saved the view {name!r}", variant="success")
 
@@ -167,7 +168,7 @@ class DiffPathPanel(foo.Panel):
         ctx.panel.set_state({"shown": None, "chosen": ""})
         ctx.ops.clear_selected_samples()
         if base:
-            ctx.ops.set_view(DatasetView._build(ctx.dataset, base))
+            ctx.ops.set_view(build_view(ctx.dataset, base))
         else:
             ctx.ops.clear_view()
         self._show(ctx)
@@ -190,7 +191,7 @@ class DiffPathPanel(foo.Panel):
         """Opens a run, or says why there is none to show."""
         state = ctx.panel.state
         kept = (state.rule, state.level) if state.opened == run_key and state.rule else None
-        runs = inventory.list_diffpath_runs(ctx.dataset)
+        runs = list_diffpath_runs(ctx.dataset)
         if run_key not in runs:
             run_key = runs[-1] if runs else None
         choices = _fresh("choices")
@@ -269,7 +270,7 @@ class DiffPathPanel(foo.Panel):
         self._set_view(ctx, view, data.describe_span(low, high))
 
     def _set_view(self, ctx, view, chosen):
-        ctx.panel.set_state({"shown": view._serialize(include_uuids=False), "chosen": chosen})
+        ctx.panel.set_state({"shown": view_stages(view), "chosen": chosen})
         ctx.ops.set_view(view)
 
     def _report(self, ctx, sample_id):
@@ -294,7 +295,7 @@ class DiffPathPanel(foo.Panel):
     def _base(self, ctx):
         """The user's view, with the sidebar's filters."""
         state = ctx.panel.state
-        return get_view(ctx.dataset, stages=state.base or None, filters=state.filters or None)
+        return filtered_view(ctx.dataset, state.base, state.filters)
 
     def _flagged(self, ctx, run):
         return data.match_scores(self._base(ctx), run, low=ctx.panel.get_state("threshold"))
@@ -469,8 +470,8 @@ def _app_view(ctx):
     if name:
         view = ctx.dataset.load_saved_view(name)
     else:
-        view = DatasetView._build(ctx.dataset, ctx.request_params.get("view") or [])
-    return view._serialize(include_uuids=False)
+        view = build_view(ctx.dataset, ctx.request_params.get("view") or [])
+    return view_stages(view)
 
 
 def _filters(ctx):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...dataset.appearance import COLORSCALE
+from ...dataset.appearance import color_scale
 from ...options import FEATURE_NAMES
 from .data import COMPONENT_NAMES, Axis
 
@@ -157,7 +157,7 @@ def map_traces(values, kind, scale):
             "z": np.round(values, 3).tolist(),
             "zmin": scale[0],
             "zmax": scale[1],
-            "colorscale": [list(step) for step in COLORSCALE],
+            "colorscale": [list(step) for step in color_scale()],
             "colorbar": {"title": {"text": _MAP_UNITS[kind]}, "thickness": 14},
             "hovertemplate": "%{z}<extra></extra>",
         }

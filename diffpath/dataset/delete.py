@@ -1,0 +1,76 @@
+"""Deletes a run with all that belongs to it, or nothing: a step that fails undoes the ones before it."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import fiftyone as fo
+
+from .appearance import uncolor_maps
+from .files import move_folder, remove_if_empty
+from .internals import read_saved_view, refresh_runs, restore_saved_view
+from .inventory import run_contents
+from .record import RunRecord, read_records, require_record
+from .schema import flagged_view
+
+
+def delete_diffpath(dataset: fo.Dataset, run_key: str) -> None:
+    """Deletes a run with its fields, indexes, saved views, workspaces, colours and files, or nothing.
+
+    What was deleted by hand before is no hindrance.
+
+    Args:
+        dataset: the ``fo.Dataset`` that holds the run
+        run_key: the run's key
+
+    Raises:
+        ValueError: if the dataset has no diffpath run of that key
+    """
+    record, contents = require_record(dataset, run_key), run_contents(dataset, run_key)
+    folder = Path(record.folder)
+    aside = folder.with_name(f"{folder.name}.deleted")
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)  # of a deletion that was killed
+    with ExitStack() as undo:
+        undo.callback(move_folder, aside, folder)
+        move_folder(folder, aside)
+        for name in contents.views:
+            undo.callback(restore_saved_view, dataset, read_saved_view(dataset, name))
+            dataset.delete_saved_view(name)
+        for name in contents.workspaces:
+            undo.callback(dataset.save_workspace, name, dataset.load_workspace(name))
+            dataset.delete_workspace(name)
+        if record.tag and record.fields["is_ood"] in contents.fields:
+            flagged = flagged_view(dataset, record.fields).match_tags(record.tag)
+            undo.callback(dataset.select(flagged.values("id")).tag_samples, record.tag)
+            flagged.untag_samples(record.tag)
+        if contents.fields:
+            _drop_indexes(dataset, contents.fields, undo)
+            dataset.delete_sample_fields(contents.fields)
+        undo.pop_all()  # what is left to do can be done again
+    if record.made_color_scheme is not None:
+        uncolor_maps(dataset, record.fields, _takes_scheme(dataset, record))
+    refresh_runs(dataset)
+    dataset.delete_run(run_key)
+    shutil.rmtree(aside, ignore_errors=True)
+    remove_if_empty(folder.parent)
+
+
+def _drop_indexes(dataset: fo.Dataset, fields: list[str], undo: ExitStack) -> None:
+    for name, index in dataset.get_index_information().items():
+        if any(key.split(".")[0] in fields for key, _ in index["key"]):
+            undo.callback(dataset.create_index, index["key"])
+            dataset.drop_index(name)
+
+
+def _takes_scheme(dataset: fo.Dataset, record: RunRecord) -> bool:
+    """Whether the colour scheme goes with the run; another run's colours in it inherit it."""
+    if not record.made_color_scheme:
+        return False
+    for run_key, heir in read_records(dataset).items():
+        if run_key != record.run_key and heir.made_color_scheme is not None:
+            heir.patch(dataset, made_color_scheme=True)
+            return False
+    return True

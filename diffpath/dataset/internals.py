@@ -1,0 +1,177 @@
+"""What diffpath needs of FiftyOne that its public API does not give: the only file that touches its private parts.
+
+A FiftyOne release that moves one of these breaks this file alone, and ``test_internals.py`` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import fiftyone as fo
+from bson import json_util
+from fiftyone.core.collections import SampleCollection
+from fiftyone.core.odm import get_db_conn
+from fiftyone.core.view import DatasetView
+from fiftyone.server.view import get_view
+
+Samples: TypeAlias = fo.Dataset | fo.DatasetView
+Stages: TypeAlias = list[dict[str, Any]]  # of a view, as FiftyOne stores them
+
+
+def is_collection(samples: object) -> bool:
+    """Whether this is a dataset or a view."""
+    return isinstance(samples, SampleCollection)
+
+
+def root_dataset(samples: Samples) -> fo.Dataset:
+    """The dataset that a view is over, or the dataset itself."""
+    return samples._root_dataset
+
+
+def is_generated(samples: Samples) -> bool:
+    """Whether the samples are made from others: patches, frames, clips."""
+    return samples._dataset._is_generated
+
+
+def dataset_id(dataset: fo.Dataset) -> str:
+    """What tells a dataset from all others, for ever: names can be used again, ids cannot."""
+    return str(dataset._doc.id)
+
+
+# Views
+
+
+def view_stages(samples: Samples) -> Stages:
+    """The stages of a view, the same for equal views; empty for a whole dataset."""
+    return samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else []
+
+
+def build_view(dataset: fo.Dataset, stages: Stages) -> fo.DatasetView:
+    """The view of which :func:`view_stages` gave the stages."""
+    return DatasetView._build(dataset, stages)
+
+
+def filtered_view(dataset: fo.Dataset, stages: Stages | None, filters: Mapping[str, Any] | None) -> fo.DatasetView:
+    """The view that the App shows: the stages of its view bar and the filters of its sidebar."""
+    return get_view(dataset, stages=stages or None, filters=filters or None)
+
+
+def dump_view(samples: Samples) -> str | None:
+    """A view as JSON, by which :func:`load_view` makes it again; None for a whole dataset."""
+    return None if isinstance(samples, fo.Dataset) else json_util.dumps(view_stages(samples))
+
+
+def load_view(dataset: fo.Dataset, dumped: str | None) -> Samples:
+    """The collection of which :func:`dump_view` gave the JSON."""
+    return build_view(dataset, json_util.loads(dumped)) if dumped else dataset
+
+
+@dataclass(frozen=True)
+class SavedView:
+    """All that is stored of a saved view."""
+
+    name: str
+    stages: Stages
+    description: str | None
+    color: str | None
+
+
+def read_saved_view(dataset: fo.Dataset, name: str) -> SavedView:
+    """A saved view as it is stored: also where the fields that it names are gone."""
+    document = dataset._get_saved_view_doc(name)
+    stages = [json.loads(stage) for stage in document.view_stages]
+    return SavedView(document.name, stages, document.description, document.color)
+
+
+def restore_saved_view(dataset: fo.Dataset, saved: SavedView) -> None:
+    """Saves a view again that was deleted."""
+    view = build_view(dataset, saved.stages)
+    dataset.save_view(saved.name, view, description=saved.description, color=saved.color, overwrite=True)
+
+
+def replace_saved_stages(dataset: fo.Dataset, name: str, stages: Stages) -> None:
+    """Gives a saved view other stages, and leaves all else of it."""
+    document = dataset._get_saved_view_doc(name)
+    document.view_stages = [json.dumps(stage) for stage in stages]
+    document.save()
+
+
+# Runs. FiftyOne keeps them in memory, and replaces the whole of a run's config when it writes:
+# two writers lose each other's changes. These read what is stored, and write what is named
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it is stored."""
+
+    key: str
+    timestamp: datetime
+    config: dict[str, Any]
+
+
+def read_runs(dataset: fo.Dataset) -> dict[str, StoredRun]:
+    """The runs of a dataset by their keys, as they are stored now, in the order of their making."""
+    database = get_db_conn()
+    stored = database.datasets.find_one({"_id": dataset._doc.id}, {"runs": True}) or {}
+    keys = {run_id: key for key, run_id in stored.get("runs", {}).items()}
+    documents = database.runs.find({"_id": {"$in": list(keys)}}, {"timestamp": True, "config": True})
+    found = [StoredRun(keys[each["_id"]], each["timestamp"], each["config"]) for each in documents]
+    return {run.key: run for run in sorted(found, key=lambda run: run.timestamp)}
+
+
+def patch_run(
+    dataset: fo.Dataset,
+    key: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    items: Mapping[str, tuple[str, Any]] | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> bool:
+    """Changes parts of a run's stored config at once, and leaves all others as they are stored.
+
+    Args:
+        dataset: the dataset that holds the run
+        key: the run's key
+        values: what names of the config are set to
+        items: name -> (key, value): one item of a dictionary in the config
+        members: name -> value: added to a list in the config, if it is not in it
+
+    Returns:
+        whether there is such a run
+    """
+    database = get_db_conn()
+    stored = database.datasets.find_one({"_id": dataset._doc.id}, {f"runs.{key}": True}) or {}
+    run = {"_id": stored.get("runs", {}).get(key)}
+    found = True
+    if values:
+        found = _matched(database.runs.update_one(run, {"$set": {f"config.{name}": v for name, v in values.items()}}))
+    if items:
+        # By an expression, as an item's key may have dots in it
+        changed = {
+            f"config.{name}": {
+                "$setField": {
+                    "field": {"$literal": item},
+                    "input": {"$ifNull": [f"$config.{name}", {}]},
+                    "value": {"$literal": value},
+                }
+            }
+            for name, (item, value) in items.items()
+        }
+        found = _matched(database.runs.update_one(run, [{"$set": changed}]))
+    if members:
+        added = {f"config.{name}": value for name, value in members.items()}
+        found = _matched(database.runs.update_one(run, {"$addToSet": added}))
+    return found
+
+
+def refresh_runs(dataset: fo.Dataset) -> None:
+    """Lets FiftyOne's own copy of the dataset's runs be what is stored."""
+    dataset._doc.reload("runs")
+
+
+def _matched(result: Any) -> bool:
+    return result.matched_count > 0

@@ -1,0 +1,176 @@
+"""Gives a run another key, in all that belongs to it or nowhere: a step that fails undoes the ones before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import fiftyone as fo
+
+from .appearance import color_maps, uncolor_maps
+from .files import move_folder
+from .internals import read_saved_view, refresh_runs, replace_saved_stages
+from .inventory import missing_fields
+from .maps import MAPS, run_folder
+from .record import RunRecord, check_names_free, check_run_key, require_record
+from .schema import view_names
+from .workspaces import rename_workspace
+
+_Pairs: TypeAlias = Sequence[tuple[Any, Any]]  # of what is old and what is new
+# What a run's record holds of its names
+_NAMES = ("fields", "views", "folder", "saved_views", "workspaces", "evaluations")
+
+
+def rename_diffpath(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
+    """Gives a run another key: fields, indexes, saved views, workspaces, colours, files and record, or nothing.
+
+    Saved views of the user that mention the run's fields go on working.
+
+    Args:
+        dataset: the ``fo.Dataset`` that holds the run
+        run_key: the run's key
+        new_run_key: the new one, an identifier
+
+    Raises:
+        ValueError: if there is no such run, or names of the new key are taken
+    """
+    record = require_record(dataset, run_key)
+    renamed = _renamed_record(dataset, record, new_run_key)
+    with ExitStack() as undo:
+        _rename(dataset, record, renamed, undo)
+        undo.pop_all()  # everything went well
+
+
+def why_not_rename(dataset: fo.Dataset, run_key: str, new_run_key: str) -> str | None:
+    """Why :func:`rename_diffpath` would refuse a key, a sentence; None if it would not."""
+    try:
+        _renamed_record(dataset, require_record(dataset, run_key), new_run_key)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _renamed_record(dataset: fo.Dataset, record: RunRecord, new_run_key: str) -> RunRecord:
+    """The record under the new key, if that can be had."""
+    check_run_key(new_run_key)
+    if dataset.has_run(new_run_key):
+        raise ValueError(f"dataset {dataset.name!r} already has a run {new_run_key!r}; choose another key")
+    if missing_fields(dataset, record):
+        raise ValueError(f"run {record.run_key!r} has lost fields; delete it and compute it again")
+    folder = run_folder(dataset, new_run_key)
+    if folder.exists():
+        raise ValueError(f"{folder} already exists; choose another key, or move it away")
+    renamed = replace(
+        record,
+        run_key=new_run_key,
+        fields={kind: f"{new_run_key}_{kind}" for kind in record.fields},
+        views=view_names(new_run_key),
+        folder=str(folder),
+        saved_views=[_renamed(name, record.run_key, new_run_key) for name in record.saved_views],
+        workspaces=[_renamed(name, record.run_key, new_run_key) for name in record.workspaces],
+        evaluations={
+            field: {**measured, "histogram": _moved(measured.get("histogram"), record.folder, str(folder))}
+            for field, measured in record.evaluations.items()
+        },
+    )
+    check_names_free(dataset, renamed)
+    return renamed
+
+
+def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: ExitStack) -> None:
+    def both_ways(step: Callable[[_Pairs], None], pairs: _Pairs) -> None:
+        # Before the step: each undoes as much of itself as was done
+        undo.callback(step, [(new, old) for old, new in pairs])
+        step(pairs)
+
+    folders = [(record.folder, renamed.folder)]
+    fields = [(record.fields[kind], renamed.fields[kind]) for kind in record.fields]
+    workspaces = list(zip(record.workspaces, renamed.workspaces))
+    both_ways(lambda pairs: move_folder(*pairs[0]), folders)
+    both_ways(lambda pairs: _rename_fields(dataset, pairs), fields)
+    for name in [renamed.fields[kind] for kind in MAPS if kind in record.fields]:
+        both_ways(lambda pairs, name=name: _move_maps(dataset, name, *pairs[0]), folders)  # type: ignore[misc]  # name is bound
+    if record.made_color_scheme is not None:
+        both_ways(lambda pairs: _recolor(dataset, *pairs[0]), [(record.fields, renamed.fields)])
+    both_ways(lambda pairs: _rename_in_views(dataset, dict(pairs)), fields)
+    both_ways(lambda pairs: _rename_views(dataset, pairs), list(zip(record.all_views, renamed.all_views)))
+    both_ways(lambda pairs: _rename_workspaces(dataset, pairs), workspaces)
+    both_ways(lambda pairs: _rename_run(dataset, *pairs[0]), [(record.run_key, renamed.run_key)])
+    undo.callback(_write_names, dataset, replace(record, run_key=renamed.run_key))
+    _write_names(dataset, renamed)
+
+
+def _write_names(dataset: fo.Dataset, record: RunRecord) -> None:
+    record.patch(dataset, **{name: getattr(record, name) for name in _NAMES})
+
+
+def _renamed(name: str, run_key: str, new_run_key: str) -> str:
+    return new_run_key + name.removeprefix(run_key) if name.startswith(f"{run_key}:") else name
+
+
+def _moved(path: str | None, old_folder: str, new_folder: str) -> str | None:
+    """Where a file of the old folder is in the new one; other paths stay."""
+    return new_folder + path.removeprefix(old_folder) if path and path.startswith(old_folder) else path
+
+
+def _rename_fields(dataset: fo.Dataset, pairs: _Pairs) -> None:
+    present = {old: new for old, new in pairs if dataset.has_sample_field(old)}
+    if present:
+        dataset.rename_sample_fields(present)
+        dataset.reload()  # the field objects keep their old paths, under which they could not be saved
+
+
+def _rename_run(dataset: fo.Dataset, old: str, new: str) -> None:
+    refresh_runs(dataset)
+    if dataset.has_run(old):
+        dataset.rename_run(old, new)
+
+
+def _recolor(dataset: fo.Dataset, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    uncolor_maps(dataset, old, made=False)
+    color_maps(dataset, new)
+
+
+def _move_maps(dataset: fo.Dataset, field: str, old_folder: str, new_folder: str) -> None:
+    path = f"{field}.map_path"
+    ids, paths = dataset.exists(field).values(["id", path])
+    moved = {sample_id: _moved(path, old_folder, new_folder) for sample_id, path in zip(ids, paths)}
+    moved = {sample_id: new for (sample_id, new), path in zip(moved.items(), paths) if new != path}
+    if moved:
+        dataset.set_values(path, moved, key_field="id")
+
+
+def _rename_in_views(dataset: fo.Dataset, fields: Mapping[str, str]) -> None:
+    """Lets every saved view follow the fields, the user's own included."""
+    for name in dataset.list_saved_views():
+        stages = read_saved_view(dataset, name).stages
+        renamed = [_replace(stage, fields) for stage in stages]
+        if renamed != stages:
+            replace_saved_stages(dataset, name, renamed)
+
+
+def _replace(value: Any, fields: Mapping[str, str]) -> Any:
+    """A stage with each mention of a field (``name``, ``$name``, ``name.attribute``) replaced."""
+    if isinstance(value, dict):
+        return {_replace(key, fields): _replace(item, fields) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, fields) for item in value]
+    if isinstance(value, str):
+        sign = "$" if value.startswith("$") else ""
+        head, dot, tail = value.removeprefix(sign).partition(".")
+        return f"{sign}{fields.get(head, head)}{dot}{tail}"
+    return value
+
+
+def _rename_views(dataset: fo.Dataset, pairs: _Pairs) -> None:
+    for old, new in pairs:
+        if old != new and dataset.has_saved_view(old):
+            dataset.update_saved_view_info(old, {"name": new})
+
+
+def _rename_workspaces(dataset: fo.Dataset, pairs: _Pairs) -> None:
+    for old, new in pairs:
+        if old != new and dataset.has_workspace(old):
+            rename_workspace(dataset, old, new, new.partition(":")[0])
