@@ -11,8 +11,10 @@ down to a small square first, and from there to the one that the model wants.
 The network's scale, [−1, 1], is applied later, by the method.
 """
 
+import math
 import os
-import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -44,17 +46,13 @@ def load_image(path, size):
     """
     try:
         _check_file(path)
-        with warnings.catch_warnings():
-            # Pillow warns about large pictures, and raises on twice that size: only the
-            # latter stops us
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                # JPEG can be decoded at a fraction of its size. Eight times the target leaves
-                # the antialiasing to the resize below: no pixel differs by more than a grey
-                # level from the same picture as PNG, where twice the target gives up to 12
-                enough = 8 * _sides(size)[0]
-                image.draft(None, (enough, enough))
-                return to_rgb_square(image, size)
+        with _large_pictures_allowed(), Image.open(path) as image:
+            # JPEG can be decoded at a fraction of its size. Eight times the target leaves
+            # the antialiasing to the resize below: no pixel differs by more than a grey
+            # level from the same picture as PNG, where twice the target gives up to 12
+            enough = 8 * _sides(size)[0]
+            image.draft(None, (enough, enough))
+            return to_rgb_square(image, size)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -131,6 +129,34 @@ def to_rgb_square(image, size):
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+@contextmanager
+def _large_pictures_allowed():
+    """Pillow warns of pictures of more than MAX_IMAGE_PIXELS and raises on twice that: only the latter stops us here.
+
+    A warning filter would hold for the whole process, in whose other threads images are
+    decoded too, and stay when two threads undo theirs in the wrong order.
+    """
+    token = _LARGE_ALLOWED.set(True)
+    try:
+        yield
+    finally:
+        _LARGE_ALLOWED.reset(token)
+
+
+_LARGE_ALLOWED = ContextVar("large pictures allowed", default=False)  # each thread's own
+_warn_or_raise = Image._decompression_bomb_check
+
+
+def _check_size(size, *args, **options):
+    limit = Image.MAX_IMAGE_PIXELS
+    if not _LARGE_ALLOWED.get() or limit is None or math.prod(size) > 2 * limit:
+        _warn_or_raise(size, *args, **options)
+
+
+# Pillow's formats all call it by this name, on opening, decoding, or both; nothing changes for others
+Image._decompression_bomb_check = _check_size
 
 
 def _sides(size):

@@ -1,5 +1,8 @@
 """Every file either becomes the picture that a viewer shows or a clear error."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from bad_files import SCORABLE, UNREADABLE, picture
@@ -41,6 +44,37 @@ def test_an_elongated_picture_keeps_its_gradient(tmp_path):
     row = load_image(path, SIZE)[SIZE // 2, :, 0].astype(float)
     # each of 32 columns averages its own 1/32 of a ramp from 0 to 255
     assert np.abs(row - (np.arange(SIZE) + 0.5) / SIZE * 255).max() < 3
+
+
+@pytest.fixture(params=["photo.png", "photo.tif", "photo.jpg", "photo.gif"])
+def photo(request, tmp_path):
+    """The path of a picture of 7680 pixels."""
+    Image.fromarray(picture()).save(tmp_path / request.param)
+    return tmp_path / request.param
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_pictures_are_read_without_a_warning(photo, monkeypatch):
+    expected = load_image(photo, SIZE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7680 // 2)
+    np.testing.assert_array_equal(load_image(photo, SIZE), expected)
+    with pytest.raises(Image.DecompressionBombWarning), Image.open(photo) as image:  # whoever else reads it is warned
+        image.load()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    np.testing.assert_array_equal(load_image(photo, SIZE), expected)
+
+
+def test_pictures_of_over_twice_the_limit_are_refused_with_a_sentence(photo, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7680 // 2 - 1)
+    with pytest.raises(ImageError, match=r"photo\.\w+ is too large to decode safely .*PIL\.Image\.MAX_IMAGE_PIXELS"):
+        load_image(photo, SIZE)
+
+
+def test_decoding_in_threads_leaves_the_warning_filters_alone(photo):
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load_image(photo, SIZE), range(100)))
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

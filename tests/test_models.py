@@ -1,10 +1,12 @@
 """Loading models: layouts, missing keys, security, the hub, memory and devices."""
 
+import gc
 import http.server
 import json
 import pickle
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import diffusers
@@ -514,6 +516,17 @@ def test_devices_work_at_the_same_time(photos):
     predictor = NoisePredictor(network, diffusers.DDPMScheduler().alphas_cumprod, resolution=16)
     method = DiffPathV2(predictor, device=["cpu", "cpu"], num_timesteps=2, max_evaluations=2)
     assert len(method.score_images(photos[:4])) == 4
+
+
+def test_a_model_is_loaded_once_while_it_is_in_use_and_then_leaves_the_device(folder):
+    predictor = load(folder)
+    assert load(folder) is predictor and DiffPathV2(str(folder), device="cpu", dtype="float32").predictor is predictor
+    assert load(folder, class_label=None) is predictor and load_model(str(folder), "cpu", "bfloat16") is not predictor
+    weight = weakref.ref(next(predictor.network.module.parameters()))
+    del predictor
+    gc.collect()
+    assert weight() is None
+    assert load(folder).channels == 3
 
 
 @pytest.mark.parametrize("device", ["gpu 3", "cuda:99", "cpu, cuda:99"])

@@ -202,3 +202,24 @@ def test_zoom_of_a_latent_model(tmp_path, photos):
     result = DiffPathV2(str(tmp_path), dtype="float32", num_timesteps=2, resolution=16, zoom=2).score_images(photos[:1])
     assert result.heatmaps.shape == (1, 32, 32) and result.zoomed.shape[1] * 2 == result.descriptor.shape[1]
     assert np.isfinite(result.descriptor).all()
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (dict(resolution=0), "resolution must be a multiple of .*, got 0"),
+        (dict(tile=0), "tile must be a multiple of .*, got 0"),
+        (dict(equalise_resampling=0), "equalise_resampling .* got 0"),
+        (dict(max_evaluations=0), "max_evaluations must be at least 1, got 0"),
+    ],
+)
+def test_zero_is_not_taken_for_the_default(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DiffPathV2(**options)
+
+
+def test_zero_images_together_are_refused(method, photos):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        method.images_per_pass = 0
+    with pytest.raises(ValueError, match="max_evaluations must be at least 1, got 0"):
+        method.predictor.predict_noise(torch.zeros(1, 3, 32, 32), torch.tensor([5]), max_evaluations=0)

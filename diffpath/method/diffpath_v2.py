@@ -143,19 +143,22 @@ class DiffPathV2:
         self.predictor = self.predictors[0]
         if self.predictor.revision:
             self.model_options["revision"] = self.predictor.revision  # a branch moves, a commit does not
-        self.resolution = self.options.resolution or self.predictor.resolution
+        self.resolution = self.predictor.resolution if self.options.resolution is None else self.options.resolution
         self._check_side("resolution", self.resolution)
         self.timesteps = spaced_timesteps(
             self.options.num_timesteps, self.options.timestep_range, self.predictor.num_train_timesteps
         )
         self._check_timesteps()
         self.views = self._views()
-        self.max_evaluations = max_evaluations or self._default_max_evaluations()
+        if max_evaluations is not None and max_evaluations < 1:
+            raise ValueError(f"max_evaluations must be at least 1, got {max_evaluations}")
+        self.max_evaluations = self._default_max_evaluations() if max_evaluations is None else max_evaluations
 
     @property
     def sides(self):
         """The sides of the squares that an image is resized to, one after the other, in pixels."""
-        return tuple(filter(None, (self.options.equalise_resampling, self.views[-1].side)))
+        last = self.views[-1].side
+        return (last,) if self.options.equalise_resampling is None else (self.options.equalise_resampling, last)
 
     @property
     def provenance(self):
@@ -185,7 +188,7 @@ class DiffPathV2:
 
     @property
     def _passes_per_image(self):
-        pieces = sum(len(view.tiles or [None]) for view in self.views)
+        pieces = sum(1 if view.tiles is None else len(view.tiles) for view in self.views)
         return self.options.num_timesteps * self.options.num_noise_draws * pieces
 
     def _images_at_once(self, max_evaluations):

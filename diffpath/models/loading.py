@@ -1,7 +1,8 @@
 """Loads a model onto a device; schedule and prediction type are read from the checkpoint, never guessed."""
 
-import functools
 from dataclasses import replace
+from threading import Lock
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -13,6 +14,11 @@ from .networks import load_module, load_network
 from .predictor import NoisePredictor
 from .schedule import VARIANCE_EXPLODING, read_schedule
 from .spaces import LatentSpace, PixelSpace
+
+
+# Weakly: a model that nobody uses any more leaves its device
+_IN_USE = WeakValueDictionary()
+_LOADING = Lock()
 
 
 def load_model(
@@ -47,7 +53,8 @@ def load_model(
         compile: whether ``torch.compile`` compiles the network when it is first called
 
     Returns:
-        a :class:`NoisePredictor`; loaded once per process for the same arguments and files
+        a :class:`NoisePredictor`: the same one for the same arguments and files, as long as somebody
+        uses it
 
     Raises:
         ModelError: if the model is missing, incomplete, of another architecture, or
@@ -59,7 +66,13 @@ def load_model(
         return model
     folder = find_folder(model, revision=revision, allow_pickle=allow_pickle)
     device = resolve_device(device)
-    return _load(folder, folder.stamp(), device, resolve_dtype(dtype, device), compile, tuple(given.items()))
+    dtype = resolve_dtype(dtype, device)
+    key = folder, folder.stamp(), device, dtype, compile, tuple(given.items())
+    with _LOADING:
+        predictor = _IN_USE.get(key)
+        if predictor is None:
+            predictor = _IN_USE[key] = _load(folder, device, dtype, compile, given)
+        return predictor
 
 
 def resolve_device(device=None):
@@ -108,9 +121,7 @@ def _fast_dtype(device):
     return torch.float32
 
 
-@functools.lru_cache(maxsize=4)
-def _load(folder, stamp, device, dtype, compile, given):
-    given = dict(given)
+def _load(folder, device, dtype, compile, given):
     card = find_card(folder.name)
     known = card.settings if card else {}  # of keys that its checkpoint may leave out
     own = folder.own_config()

@@ -72,9 +72,9 @@ class NoisePredictor:
         if not isinstance(schedule, Schedule):
             schedule = Schedule.variance_preserving(schedule)
         self.schedule = schedule.to(self.device)
-        self.space = space or PixelSpace()
+        self.space = PixelSpace() if space is None else space
         self.channels = channels
-        self.image_channels = image_channels or channels
+        self.image_channels = channels if image_channels is None else image_channels
         self.resolution = resolution
         self.resolution_multiple = resolution_multiple
         self.width = width
@@ -133,7 +133,7 @@ class NoisePredictor:
         """The part of :meth:`predict` that asks the network: x_t ``(N, c, h, w)`` to ε̂, likewise."""
         inputs = self._at(self.schedule.input_scale, timesteps) * noisy
         conditioning = self.schedule.conditioning[timesteps]
-        most = max_evaluations or len(inputs) * len(tiles or [None])
+        most = _at_most(max_evaluations, len(inputs) * (1 if tiles is None else len(tiles)))
         if tiles is None:
             output = self._evaluate(inputs, conditioning, most)
         else:
@@ -160,8 +160,17 @@ class NoisePredictor:
         if self.space.factor == 1:
             return function(samples)
         # An autoencoder works at full resolution, a network at 1 / factor of it
-        most = max(1, (max_evaluations or len(samples)) // self.space.factor**2)
+        most = max(1, _at_most(max_evaluations, len(samples)) // self.space.factor**2)
         return torch.cat([function(part) for part in samples.split(most)])
 
     def _at(self, row, timesteps):
         return row[timesteps].view(-1, 1, 1, 1)
+
+
+def _at_most(max_evaluations, everything):
+    """How many samples to evaluate together where there is a limit or None."""
+    if max_evaluations is None:
+        return everything
+    if max_evaluations < 1:
+        raise ValueError(f"max_evaluations must be at least 1, got {max_evaluations}")
+    return max_evaluations
