@@ -31,7 +31,7 @@ def applicable_checks():
                 yield pytest.param(estimator, check, id=f"{density}-{name}")
 
 
-@pytest.mark.parametrize("estimator, check", applicable_checks())
+@pytest.mark.parametrize("estimator, check", list(applicable_checks()))
 def test_is_an_ordinary_scikit_learn_estimator(estimator, check):
     check(estimator)
 

@@ -8,8 +8,7 @@ import tiny_models as tiny
 from conftest import ROOT
 from fiftyone.operators.executor import ExecutionContext, Executor
 
-from diffpath import compute_diffpath, update_diffpath
-from diffpath.dataset.record import DiffPathRun
+from diffpath import DiffPathRun, compute_diffpath, update_diffpath
 from diffpath.models.cards import MODEL_CARDS, find_card
 from diffpath.operators.forms.compute import build_form, read_form
 

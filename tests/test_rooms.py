@@ -86,3 +86,20 @@ def test_detection_never_uses_torch_nor_fiftyone(path):
 @pytest.mark.parametrize("path", modules_of(*ROOMS[: ROOMS.index("dataset")]), ids=relative)
 def test_below_the_dataset_nothing_uses_fiftyone(path):
     assert [name for name in imports(path) if name.split(".")[0] in ("fiftyone", "eta", "bson")] == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules_of("dataset", "operators") if path.name != "internals.py"], ids=relative
+)
+def test_only_internals_touches_what_fiftyone_does_not_promise(path):
+    promised = ("fiftyone", "fiftyone.operators", "fiftyone.operators.types")
+    modules = [name.rpartition(".")[0] or name for name in imports(path) if name.split(".")[0] == "fiftyone"]
+    assert [name for name in modules if name not in promised] == []
+    private = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and (node.attr in ("core", "server") or (node.attr.startswith("_") and not node.attr.startswith("__")))
+        and ast.unparse(node.value) not in ("self", "cls")
+    ]
+    assert private == [], "of another object; FiftyOne's belong into dataset/internals.py"
