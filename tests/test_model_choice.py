@@ -1,5 +1,7 @@
 """Models in a dataset's runs and in the operator's form."""
 
+from dataclasses import fields
+
 import diffusers
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -10,7 +12,8 @@ from fiftyone.operators.executor import ExecutionContext, Executor
 
 from diffpath import DiffPathRun, compute_diffpath, update_diffpath
 from diffpath.models.cards import MODEL_CARDS, find_card
-from diffpath.operators.forms.compute import build_form, read_form
+from diffpath.operators.forms.scoring import build_form, read_form
+from diffpath.options import MethodOptions, ModelOptions, option_of
 
 URI = "@diffpath/diffpath/compute_diffpath"
 
@@ -59,12 +62,53 @@ def test_model_options_are_asked_for_other_models_only_and_read_back(dataset):
     assert not names & set(form(dataset, advanced=True))
     assert names <= set(form(dataset, advanced=True, model="some/other"))
     chosen = dict(model="some/other", revision="v1", allow_pickle=False, compile=True, prediction_type="")
-    arguments = read_form(context(dataset, **chosen, tile=64, equalise_resampling=32, zoom=3))
-    assert arguments["model_options"] == {"revision": "v1", "compile": True}
-    assert (arguments["tile"], arguments["equalise_resampling"], arguments["zoom"]) == (64, 32, 3)
-    assert "model_options" not in read_form(context(dataset))
-    direct = read_form(context(dataset, model_options={"revision": "v2"}))  # as a delegated run from Python has it
-    assert direct["model_options"] == {"revision": "v2"}
+    request = read_form(context(dataset, **chosen, tile=64, equalise_resampling=32, zoom=3))
+    assert request.model_options.to_dict() == {"revision": "v1", "compile": True}
+    assert (request.options.tile, request.options.equalise_resampling, request.options.zoom) == (64, 32, 3)
+    assert read_form(context(dataset)).model_options.to_dict() == {}
+    direct = read_form(context(dataset, model_options={"revision": "v2"}))  # as a call from Python has it
+    assert direct.model_options.to_dict() == {"revision": "v2"}
+
+
+TYPED_BEFORE = dict(num_timesteps=3, zoom=2, batch_size=4, device="cpu", revision="v1", allow_pickle=True)
+
+
+def test_what_was_typed_into_inputs_that_the_form_hides_again_does_not_apply(dataset):
+    closed = read_form(context(dataset, model="some/other", advanced=False, **TYPED_BEFORE))
+    untouched = read_form(context(dataset, model="some/other"))
+    assert closed == untouched
+    opened = read_form(context(dataset, model="some/other", advanced=True, **TYPED_BEFORE))
+    assert (opened.options.num_timesteps, opened.model_options.revision, opened.batch_size) == (3, "v1", 4)
+    bundled = read_form(context(dataset, advanced=True, **TYPED_BEFORE))  # which has no model options
+    assert bundled.options.num_timesteps == 3
+    assert bundled.model_options.to_dict() == {}
+
+
+def test_a_caller_who_fills_in_no_form_gets_all_that_is_given(dataset):
+    request = read_form(context(dataset, model="some/other", **TYPED_BEFORE))
+    assert (request.options.zoom, request.model_options.allow_pickle, request.device) == (2, True, "cpu")
+
+
+@pytest.mark.parametrize("name", ["resolution", "zoom", "tile", "num_timesteps", "batch_size", "num_workers"])
+def test_nought_is_refused_and_not_taken_for_the_default(name, dataset):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        read_form(context(dataset, advanced=True, **{name: 0}))
+
+
+def test_every_option_that_forms_have_an_input_for_is_asked_for_with_its_own_words_and_bounds(dataset):
+    inputs = form(dataset, advanced=True, model="some/other")
+    for options in (MethodOptions, ModelOptions):
+        for each in fields(options):
+            about = option_of(each)
+            if about.label is None or each.name == "timestep_range":
+                continue
+            shown = inputs[each.name]
+            assert shown["view"]["label"] == about.label, each.name
+            if about.help:
+                assert shown["view"]["description"] == about.help, each.name
+    assert inputs["num_timesteps"]["type"]["min"] == 2
+    assert inputs["last_timestep"]["type"]["max"] == 1
+    assert inputs["num_timesteps"]["default"] == 10
 
 
 def test_cards_have_what_a_reader_needs_to_choose(capsys):
@@ -104,7 +148,7 @@ def test_the_operator_runs_with_model_options(dataset, folder):
 
 
 def test_an_unknown_model_option_is_named(dataset, folder):
-    with pytest.raises(ValueError, match="unknown model option 'predicts'; they are prediction_type"):
+    with pytest.raises(ValueError, match="unknown model option 'predicts'.*; the model options are prediction_type"):
         compute_diffpath(dataset, model=str(folder), model_options={"predicts": "epsilon"}, progress=False)
 
 

@@ -16,8 +16,9 @@ from conftest import ROOT
 from fiftyone.operators.delegated import DelegatedOperationService
 from fiftyone.operators.executor import ExecutionContext, Executor, execute_or_delegate_operator
 from fiftyone.operators.registry import OperatorRegistry
+from PIL import Image
 
-from diffpath import load_reference
+from diffpath import DiffPathV2, Reference, load_reference
 
 URI = "@diffpath/diffpath/compute_diffpath"
 EVALUATE = "@diffpath/diffpath/evaluate_diffpath"
@@ -242,9 +243,32 @@ def test_a_worker_that_is_started_from_the_shell_runs_what_was_scheduled_and_rep
     assert dataset.count("later_score") == 36
 
 
+def test_a_delegated_run_carries_a_view_as_reference(dataset, operator):
+    operator(dataset, delegate=True, reference=dataset.match_tags("reference"), run_key="later", **FAST)
+    DelegatedOperationService().execute_queued_operations(limit=1)
+    dataset.reload()
+    assert dataset.count("later_score") == 36
+    made_by = dataset.get_run_info("later").config.made_by
+    assert made_by["reference"]["kind"] == "view"
+
+
 def test_a_delegated_run_refuses_a_reference_that_it_could_not_carry(dataset, operator):
-    with pytest.raises(ValueError, match="tag"):
-        operator(dataset, delegate=True, reference=dataset.match_tags("reference"))
+    reference = Reference.fit(DiffPathV2(num_timesteps=2), [Image.open(path) for path in dataset.values("filepath")])
+    with pytest.raises(ValueError, match="save it and pass its path"):
+        operator(dataset, delegate=True, reference=reference)
+
+
+@pytest.mark.parametrize("path", ["python", "sdk", "delegated", "app"])
+def test_a_misspelt_option_is_refused_on_every_path(path, dataset, operator):
+    said = "unknown option 'num_timestep' .did you mean 'num_timesteps'"
+    with pytest.raises(Exception, match=said):
+        if path == "app":
+            execute(dataset, num_timestep=2)
+        elif path == "sdk":
+            foo.execute_operator(URI, dict(dataset=dataset, params=dict(num_timestep=2)))
+        else:
+            operator(dataset, delegate=path == "delegated", num_timestep=2)
+    assert dataset.list_runs() == []
 
 
 @pytest.mark.parametrize("path", ["python", "app", "sdk", "delegated"])

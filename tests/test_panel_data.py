@@ -20,9 +20,12 @@ CENTRE, SCALE = np.arange(6.0), np.array([1.0, 2.0, 4.0, 0.5, 1.0, 10.0])
 def fake_run(threshold=1.0):
     """A run's record with what is read of it, without a network behind it."""
     fields = {kind: f"k_{kind}" for kind in ("score", "features", "heatmap", "error_map", "is_ood", "error")}
-    config = {"feature_centre": CENTRE.tolist(), "feature_scale": SCALE.tolist(), "heatmap_scale": [0.0, 0.5]}
-    config["error_map_scale"] = [0.4, 0.9]
-    return SimpleNamespace(run_key="k", fields=fields, threshold=threshold, config=config)
+    record = SimpleNamespace(
+        feature_centre=CENTRE.tolist(),
+        feature_scale=SCALE.tolist(),
+        map_scales={"heatmap": (0.0, 0.5), "error_map": (0.4, 0.9)},
+    )
+    return SimpleNamespace(run_key="k", fields=fields, threshold=threshold, record=record)
 
 
 @pytest.fixture

@@ -1,18 +1,18 @@
-"""FiftyOne operators and the panel."""
+"""FiftyOne operators and the panel: each in a file of its own, and listed here and in ``fiftyone.yml``."""
 
+from typing import Any
+
+from .delete import DeleteDiffPath
 from .evaluation import EvaluateDiffPath
+from .info import GetDiffPathInfo
 from .panel.panel import DiffPathPanel
-from .runs import (
-    ContinueDiffPath,
-    DeleteDiffPath,
-    GetDiffPathInfo,
-    LoadDiffPathView,
-    RenameDiffPath,
-    SaveDiffPathWorkspace,
-    SetDiffPathThreshold,
-    UpdateDiffPath,
-)
+from .rename import RenameDiffPath
+from .resume import ContinueDiffPath
 from .scoring import ComputeDiffPath
+from .threshold import SetDiffPathThreshold
+from .update import UpdateDiffPath
+from .view import LoadDiffPathView
+from .workspace import SaveDiffPathWorkspace
 
 _OPERATORS = (
     ComputeDiffPath,
@@ -29,7 +29,7 @@ _OPERATORS = (
 )
 
 
-def register(plugin):
+def register(plugin: Any) -> None:
     """Registers the operators and the panel; FiftyOne calls this when it loads the plugin."""
     for operator in _OPERATORS:
         plugin.register(operator)

@@ -1,14 +1,19 @@
 """The operator that measures a run against known labels."""
 
+from __future__ import annotations
+
 import base64
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import evaluate_diffpath
-from .forms.compute import add_choice
+from ..dataset.internals import Samples
+from ..detection.evaluation import Evaluation
+from .forms.inputs import add_required_choice
 from .forms.run import add_run_choice
 
 _LABEL = "Evaluate DiffPath run"
@@ -24,7 +29,7 @@ class EvaluateDiffPath(foo.Operator):
     """Shows AUROC, AUPR and FPR with intervals, and both classes' scores."""
 
     @property
-    def config(self):
+    def config(self) -> foo.OperatorConfig:
         return foo.OperatorConfig(
             name="evaluate_diffpath",
             label=_LABEL,
@@ -34,16 +39,20 @@ class EvaluateDiffPath(foo.Operator):
             icon="insights",
         )
 
-    def __call__(self, sample_collection, run_key, ground_truth_field, **arguments):
+    def __call__(
+        self, sample_collection: Samples, run_key: str, ground_truth_field: str, **arguments: Any
+    ) -> Evaluation:
         """:func:`diffpath.evaluate_diffpath`."""
         return evaluate_diffpath(sample_collection, run_key, ground_truth_field, **arguments)
 
-    def resolve_input(self, ctx):
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
         inputs = types.Object()
         inputs.view_target(ctx, require_flat=True)
         add_run_choice(ctx, inputs)
         fields = label_fields(ctx.dataset)
-        add_choice(inputs, "ground_truth_field", fields, "Ground truth", "the dataset has no field of labels")
+        add_required_choice(
+            inputs, "ground_truth_field", list(fields), "Ground truth", "the dataset has no field of labels; add one"
+        )
         field = ctx.params.get("ground_truth_field")
         if field in fields and not isinstance(ctx.dataset.get_field(field), fo.BooleanField):
             labels = ctx.dataset.distinct(fields[field])
@@ -57,7 +66,7 @@ class EvaluateDiffPath(foo.Operator):
                 inputs.list(name, types.String(), default=None, label=label, description=optional, view=choices)
         return types.Property(inputs, view=types.View(label=_LABEL))
 
-    def execute(self, ctx):
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, Any]:
         params = {key: value for key, value in ctx.params.items() if value not in (None, "", [])}
         for name in ("run_key", "ground_truth_field"):
             if name not in params:
@@ -69,30 +78,30 @@ class EvaluateDiffPath(foo.Operator):
             ood=params.get("ood"),
             in_distribution=params.get("in_distribution"),
         )
-        picture = base64.b64encode(Path(result.histogram).read_bytes()).decode()
+        picture = base64.b64encode(Path(result.histogram or "").read_bytes()).decode()
         return {**result.to_dict(), "picture": f"data:image/png;base64,{picture}", "summary": summarise(result)}
 
-    def resolve_output(self, ctx):
+    def resolve_output(self, ctx: foo.ExecutionContext) -> types.Property:
         outputs = types.Object()
         outputs.str("summary", view=types.MarkdownView())
         outputs.str("picture", view=types.ImageView(height="320px"))
         return types.Property(outputs, view=types.View(label="DiffPath evaluation"))
 
 
-def label_fields(dataset):
+def label_fields(dataset: fo.Dataset) -> dict[str, str]:
     """Fields that can say what an image is, and the path of their labels."""
     paths = {}
     for name, field in dataset.get_field_schema().items():
         if isinstance(field, fo.EmbeddedDocumentField) and issubclass(field.document_type, fo.Classification):
             paths[name] = f"{name}.label"
-        elif isinstance(field, (fo.BooleanField, fo.StringField)) and name not in ("id", "filepath"):
+        elif isinstance(field, fo.BooleanField | fo.StringField) and name not in ("id", "filepath"):
             paths[name] = name
         elif isinstance(field, fo.ListField) and isinstance(field.field, fo.StringField):
             paths[name] = name
     return paths
 
 
-def summarise(result):
+def summarise(result: Evaluation) -> str:
     """The measures as a Markdown table."""
     lines = [
         f"Positive class: **{result.positive_class}** ({result.num_positive:,} images), "

@@ -1,23 +1,28 @@
 """The operator that scores a dataset."""
 
-import os
+from __future__ import annotations
+
+from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ..dataset import ScoringRequest, compute_diffpath, iterate_scoring
-from .forms.compute import build_form, read_form
-from .running import Scoring
+from ..dataset import DiffPathRun, ScoringRequest, compute_diffpath, iterate_scoring
+from ..dataset.internals import Samples
+from .forms.scoring import REQUEST, build_form, read_form
+from .running import Scoring, Steps
+
+_LABEL = "Compute DiffPath OOD scores"
 
 
 class ComputeDiffPath(Scoring, foo.Operator):
     """Scores images with DiffPath and shows them, the most anomalous first."""
 
     @property
-    def config(self):
+    def config(self) -> foo.OperatorConfig:
         return foo.OperatorConfig(
             name="compute_diffpath",
-            label="Compute DiffPath OOD scores",
+            label=_LABEL,
             description="Find out-of-distribution and corrupted images with a pretrained diffusion model",
             dynamic=True,
             **self.how,
@@ -25,13 +30,15 @@ class ComputeDiffPath(Scoring, foo.Operator):
             icon="scatter_plot",
         )
 
-    def __call__(self, sample_collection, *, delegate=False, **arguments):
+    def __call__(
+        self, sample_collection: Samples, *, delegate: bool = False, **arguments: Any
+    ) -> DiffPathRun | foo.ExecutionResult:
         """Runs from Python, with no time limit.
 
         Args:
             sample_collection: a dataset or view
-            delegate: whether to queue the run for ``fiftyone delegated launch``;
-                ``reference`` is then a tag name, the path of a saved reference, or None
+            delegate: whether to queue the run for ``fiftyone delegated launch``; a reference or a
+                model in memory cannot be handed on then, save it and pass its path
             **arguments: those of :func:`diffpath.compute_diffpath`
 
         Returns:
@@ -39,27 +46,19 @@ class ComputeDiffPath(Scoring, foo.Operator):
         """
         if not delegate:
             return compute_diffpath(sample_collection, **arguments)
-        reference = arguments.pop("reference", None)
-        if isinstance(reference, str):
-            arguments.update(reference_kind="tag", reference_tag=reference)
-        elif isinstance(reference, os.PathLike):
-            arguments.update(reference_kind="file", reference_file=str(reference))
-        elif reference is not None:
-            raise ValueError(
-                "a delegated run takes a tag, the path of a saved reference, or None as reference, "
-                f"got {type(reference).__name__}; tag the samples"
-            )
-        context = {"view": sample_collection.view(), "params": arguments}
+        arguments.pop("progress", None)  # of a worker, the Runs page shows it
+        request = ScoringRequest.of(sample_collection, **arguments)
+        context = {"view": sample_collection.view(), "params": {REQUEST: request.to_dict()}}
         return foo.execute_operator(self.uri, context, request_delegation=True)
 
-    def resolve_input(self, ctx):
-        return types.Property(build_form(ctx), view=types.View(label="Compute DiffPath OOD scores"))
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        return types.Property(build_form(ctx), view=types.View(label=_LABEL))
 
-    def resolve_placement(self, ctx):
+    def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement:
         return types.Placement(
             types.Places.SAMPLES_GRID_SECONDARY_ACTIONS,
             types.Button(label="Find images that don't belong (DiffPath)", icon="scatter_plot", prompt=True),
         )
 
-    def steps(self, ctx):
-        return iterate_scoring(ScoringRequest.of(ctx.target_view(require_flat=True), **read_form(ctx)))
+    def steps(self, ctx: foo.ExecutionContext) -> Steps:
+        return iterate_scoring(read_form(ctx))

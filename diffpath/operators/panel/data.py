@@ -1,14 +1,21 @@
 """What the panel shows, as plain data: histograms, points, one sample's report, a list for export."""
 
+from __future__ import annotations
+
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import fiftyone as fo
 import numpy as np
+import numpy.typing as npt
 from fiftyone import ViewField as F
 from PIL import Image
 
 from ...dataset.maps import MAPS
+from ...dataset.run import DiffPathRun
 from ...options import FEATURE_NAMES
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
@@ -26,7 +33,7 @@ class Axis:
         values: float ``(n,)``, finite
     """
 
-    def __init__(self, values):
+    def __init__(self, values: npt.ArrayLike) -> None:
         values = np.asarray(values, np.float64)
         low, centre, high = np.quantile(values, [0.05, 0.5, 0.95]) if len(values) else (0.0, 0.0, 1.0)
         self.centre = float(centre)
@@ -35,17 +42,17 @@ class Axis:
         self.is_compressed = bool(reach > _COMPRESS_FROM)
         self.slope = float(1 / np.log(reach)) if self.is_compressed else 1.0
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The axis as JSON-ready values; :meth:`from_dict` undoes it."""
         return dict(vars(self))
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, Any]) -> Axis:
         axis = cls.__new__(cls)
         vars(axis).update(values)
         return axis
 
-    def place(self, values):
+    def place(self, values: npt.ArrayLike) -> np.ndarray:
         """Positions of values, increasing."""
         values = np.asarray(values, np.float64)
         if not self.is_compressed:
@@ -54,7 +61,7 @@ class Axis:
         outside = np.abs(x) > 1
         return np.where(outside, np.sign(x) * (1 + self.slope * np.log(np.where(outside, np.abs(x), 1))), x)
 
-    def values(self, positions):
+    def values(self, positions: npt.ArrayLike) -> np.ndarray:
         """The values at positions: the inverse of :meth:`place`."""
         positions = np.asarray(positions, np.float64)
         if not self.is_compressed:
@@ -63,12 +70,12 @@ class Axis:
         x = np.where(outside, np.sign(positions) * np.exp((np.abs(positions) - 1) / self.slope), positions)
         return self.centre + self.knee * x
 
-    def ticks(self, values, count=7):
+    def ticks(self, values: npt.ArrayLike, count: int = 7) -> tuple[list[float], list[str]] | None:
         """Positions and labels for a compressed axis over the values' range, or None for a linear axis."""
         if not self.is_compressed:
             return None
-        ends = self.place([np.min(values), np.max(values)])
-        rounded = sorted({float(f"{value:.2g}") for value in self.values(np.linspace(*ends, count))})
+        low, high = self.place([np.min(values), np.max(values)]).tolist()
+        rounded = sorted({float(f"{value:.2g}") for value in self.values(np.linspace(low, high, count))})
         return self.place(rounded).tolist(), [f"{value:g}" for value in rounded]
 
 
@@ -92,13 +99,13 @@ class Histogram:
     axis: Axis
 
     @property
-    def log_counts(self):
+    def log_counts(self) -> bool:
         """Whether bars differ so much that their heights need a logarithmic axis."""
-        shares = [counts[counts > 0] / counts.sum() for counts in (self.query, self.reference) if counts.any()]
-        shares = np.concatenate(shares) if shares else np.ones(1)
+        found = [counts[counts > 0] / counts.sum() for counts in (self.query, self.reference) if counts.any()]
+        shares = np.concatenate(found) if found else np.ones(1)
         return bool(shares.max() > _LOG_COUNTS_FROM * shares.min())
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All but the counts as JSON-ready values, for a panel's state; see :meth:`Axis.from_dict` and :func:`span`."""
         values = [float(self.edges[0]), float(self.edges[-1])]
         return {
@@ -110,14 +117,14 @@ class Histogram:
         }
 
 
-def span(edges, first, last):
+def span(edges: Sequence[float] | np.ndarray, first: int, last: int) -> tuple[float | None, float | None]:
     """``(low, high)`` of the bins from ``first`` to ``last``, None where they reach to infinity."""
     low = float(edges[first]) if first > 0 else None
     high = float(edges[last + 1]) if last < len(edges) - 2 else None
     return low, high
 
 
-def describe_span(low, high):
+def describe_span(low: float | None, high: float | None) -> str:
     """A range of scores in words."""
     if low is None and high is None:
         return "all scores"
@@ -126,7 +133,7 @@ def describe_span(low, high):
     return f"score from {low:.4g}" + (f" to {high:.4g}" if high is not None else "")
 
 
-def score_histogram(query, reference=(), bins=50):
+def score_histogram(query: npt.ArrayLike, reference: npt.ArrayLike = (), bins: int = 50) -> Histogram | None:
     """Counts scores in bins of equal width on the axis.
 
     Args:
@@ -147,19 +154,19 @@ def score_histogram(query, reference=(), bins=50):
         low, high = low - 0.5, high + 0.5
     positions = np.linspace(low, high, bins + 1)
     edges = axis.values(positions)
-    counts = [
+    in_query, in_reference = (
         np.bincount(np.searchsorted(edges[1:-1], group, side="right"), minlength=bins) for group in (query, reference)
-    ]
-    return Histogram(edges, positions, *counts, axis)
+    )
+    return Histogram(edges, positions, in_query, in_reference, axis)
 
 
-def view_scores(view, run):
+def view_scores(view: fo.DatasetView, run: DiffPathRun) -> np.ndarray:
     """Scores of a view's images, float64 ``(n,)``, without those that have none."""
     scores = np.array(view.values(run.fields["score"]), np.float64)
     return scores[np.isfinite(scores)]
 
 
-def reference_scores(run):
+def reference_scores(run: DiffPathRun) -> np.ndarray:
     """Scores of the run's reference images by fits that did not see them; empty where its file is gone."""
     try:
         return run.reference().detector.calibration_scores_
@@ -167,7 +174,9 @@ def reference_scores(run):
         return np.empty(0)
 
 
-def match_scores(view, run, low=None, high=None):
+def match_scores(
+    view: fo.DatasetView, run: DiffPathRun, low: float | None = None, high: float | None = None
+) -> fo.DatasetView:
     """The view's images with ``low <= score < high``, the most anomalous first, as a live expression."""
     score = F(run.fields["score"])
     bounds = [score >= low] if low is not None else []
@@ -188,13 +197,13 @@ class Points:
         total: how many images the view has; all flagged ones and a sample of the others are drawn
     """
 
-    ids: list
+    ids: list[str]
     xy: np.ndarray
     scores: np.ndarray
     total: int
 
 
-def feature_points(view, run, x, y, limit=3000, seed=0):
+def feature_points(view: fo.DatasetView, run: DiffPathRun, x: str, y: str, limit: int = 3000, seed: int = 0) -> Points:
     """Places a view's images by two features.
 
     Args:
@@ -218,29 +227,28 @@ def feature_points(view, run, x, y, limit=3000, seed=0):
         others = scored.match(F(score) < min(scores)).take(limit - len(ids), seed=seed)
         ids, scores, features = (a + b for a, b in zip((ids, scores, features), others.values(columns)))
     z = z_scores(run, np.stack(features)) if features else np.empty((0, 6))
-    components = principal_components(z) if {x, y} & set(COMPONENT_NAMES) else None
-    columns = [
-        components[:, COMPONENT_NAMES.index(name)] if name in COMPONENT_NAMES else z[:, FEATURE_NAMES.index(name)]
-        for name in (x, y)
-    ]
-    return Points(ids, np.stack(columns, axis=1), np.array(scores, np.float64), total)
+    places = dict(zip(FEATURE_NAMES, z.T))
+    if {x, y} & set(COMPONENT_NAMES):
+        places.update(zip(COMPONENT_NAMES, principal_components(z).T))
+    return Points(ids, np.stack([places[x], places[y]], axis=1), np.array(scores, np.float64), total)
 
 
-def z_scores(run, features):
+def z_scores(run: DiffPathRun, features: npt.ArrayLike) -> np.ndarray:
     """Features in robust standard deviations from the reference's median, float64 ``(..., 6)``."""
-    centre, scale = (np.array(run.config[name]) for name in ("feature_centre", "feature_scale"))
+    centre, scale = (np.array(values) for values in (run.record.feature_centre, run.record.feature_scale))
     return (np.asarray(features, np.float64) - centre) / scale
 
 
-def principal_components(z):
+def principal_components(z: np.ndarray) -> np.ndarray:
     """The two main directions of standardised features, outliers compressed, float64 ``(n, 2)``."""
-    if len(z) < 2:
+    if len(z) < 2 or not np.ptp(z, axis=0).any():
         return np.zeros((len(z), 2))
-    compressed = np.arcsinh(z)
-    centred = compressed - compressed.mean(axis=0)
-    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    signs = np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])
-    return centred @ (directions * signs[:, None]).T
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=2, svd_solver="full").fit(np.arcsinh(z))
+    # Each towards its greatest loading, so that the picture does not turn over from one view to the next
+    signs = np.sign(pca.components_[np.arange(2), np.abs(pca.components_).argmax(axis=1)])
+    return pca.transform(np.arcsinh(z)) * signs
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,7 @@ class SampleReport:
     text: str | None
 
 
-def sample_report(dataset, run, sample_id):
+def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> SampleReport | None:
     """Reads what a run says of one image, a :class:`SampleReport`; None where the sample is not there."""
     found = dataset.select(sample_id)
     if not len(found):
@@ -276,12 +284,12 @@ def sample_report(dataset, run, sample_id):
         score=values.get("score"),
         p_value=values.get("p_value"),
         z=z_scores(run, features) if features is not None else None,
-        **{kind: _read_map(values[kind], run.config[f"{kind}_scale"]) if kind in values else None for kind in MAPS},
+        **{kind: _read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
     )
 
 
-def _read_map(stored, scale):
+def _read_map(stored: fo.Heatmap | None, scale: tuple[float, float]) -> np.ndarray | None:
     if stored is None:
         return None
     try:
@@ -293,7 +301,7 @@ def _read_map(stored, scale):
     return low + levels / 255 * (high - low)
 
 
-def export_csv(view, run):
+def export_csv(view: fo.DatasetView, run: DiffPathRun) -> str:
     """A view as CSV text, in its order: id, file, tags, and what the run says."""
     fields = [run.fields[kind] for kind in _EXPORTED if kind in run.fields]
     columns = view.values(["id", "filepath", "tags", *fields])
@@ -305,7 +313,7 @@ def export_csv(view, run):
     return text.getvalue()
 
 
-def describe_report(report, run):
+def describe_report(report: SampleReport, run: DiffPathRun) -> str:
     """A :class:`SampleReport` in a line of Markdown."""
     if report.score is None:
         return f"**Selected image:** no score. {report.text or 'It is not among the images of this run.'}"

@@ -1,24 +1,31 @@
 """Plotly traces and layouts for the panel, readable on the App's dark and light backgrounds."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
 import numpy as np
 
 from ...dataset.appearance import color_scale
+from ...dataset.maps import MAPS
 from ...options import FEATURE_NAMES
-from .data import COMPONENT_NAMES, Axis
+from .data import COMPONENT_NAMES, Axis, Histogram, Points
+
+Traces: TypeAlias = list[dict[str, Any]]
+Layout: TypeAlias = dict[str, Any]
 
 # Middle tones: distinct from each other and from both backgrounds, for colour-blind eyes as well
 REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"
 _MARGIN = {"t": 12, "l": 56, "r": 12, "b": 44}
-_MAP_TITLES = {"heatmap": "heatmap: difference in structure", "error_map": "error map: size of the model's error"}
-_MAP_UNITS = {"heatmap": "1 − SSIM", "error_map": "log error"}
 _UNUSUAL = 3  # robust standard deviations
 
 
-def histogram_traces(histogram):
+def histogram_traces(histogram: Histogram) -> Traces:
     """Bars of the view with the reference's outline, as percentages of each; the hover text gives counts."""
     edges = histogram.positions
     spans = [f"{low:.4g} to {high:.4g}" for low, high in zip(histogram.edges, histogram.edges[1:])]
-    traces = []
+    traces: Traces = []
     if histogram.query.any():
         traces.append(
             {
@@ -42,7 +49,7 @@ def histogram_traces(histogram):
     return traces
 
 
-def _shared(name, counts, spans):
+def _shared(name: str, counts: np.ndarray, spans: Iterable[str]) -> dict[str, Any]:
     return {
         "name": name,
         "y": (100 * counts / counts.sum()).tolist(),
@@ -51,14 +58,14 @@ def _shared(name, counts, spans):
     }
 
 
-def histogram_layout(bins, threshold):
+def histogram_layout(bins: dict[str, Any], threshold: float) -> Layout:
     """The histogram's layout, with the threshold marked.
 
     Args:
         bins: ``Histogram.to_dict()``
         threshold: where the threshold stands on the axis
     """
-    x = {"title": {"text": "anomaly score"}, "fixedrange": True, "zeroline": False}
+    x: Layout = {"title": {"text": "anomaly score"}, "fixedrange": True, "zeroline": False}
     if bins["ticks"]:
         x.update(tickvals=bins["ticks"][0], ticktext=bins["ticks"][1])
     y = {"title": {"text": "% of images"}, "fixedrange": True, "type": "log" if bins["log_counts"] else "linear"}
@@ -84,7 +91,7 @@ def histogram_layout(bins, threshold):
     }
 
 
-def scatter_traces(points, threshold):
+def scatter_traces(points: Points, threshold: float) -> Traces:
     """Points below the threshold and flagged ones, on axes that are compressed where outliers need it."""
     columns = [_axis(points, column).place(points.xy[:, column]) for column in (0, 1)]
     flagged = points.scores >= threshold
@@ -105,7 +112,7 @@ def scatter_traces(points, threshold):
     ]
 
 
-def scatter_layout(points, x, y):
+def scatter_layout(points: Points, x: str, y: str) -> Layout:
     """The scatter plot's layout; x and y are the names of its axes."""
     axes = [_scatter_axis(points, column, name) for column, name in enumerate((x, y))]
     return {
@@ -119,7 +126,7 @@ def scatter_layout(points, x, y):
     }
 
 
-def z_score_traces(z):
+def z_score_traces(z: np.ndarray) -> Traces:
     """Bars of the six z-scores, unusual ones in the colour of flagged images."""
     compressed = np.arcsinh(z)
     return [
@@ -136,7 +143,7 @@ def z_score_traces(z):
     ]
 
 
-def z_score_layout():
+def z_score_layout() -> Layout:
     """Their layout: logarithmic beyond one standard deviation."""
     marks = [-100, -10, -3, 0, 3, 10, 100]
     x = {
@@ -149,7 +156,7 @@ def z_score_layout():
     return {"xaxis": x, "yaxis": {"autorange": "reversed", "fixedrange": True}, "margin": {**_MARGIN, "l": 70}}
 
 
-def map_traces(values, kind, scale):
+def map_traces(values: np.ndarray, kind: str, scale: tuple[float, float]) -> Traces:
     """A map of the sample in the run's colours, on the run's scale."""
     return [
         {
@@ -158,29 +165,29 @@ def map_traces(values, kind, scale):
             "zmin": scale[0],
             "zmax": scale[1],
             "colorscale": [list(step) for step in color_scale()],
-            "colorbar": {"title": {"text": _MAP_UNITS[kind]}, "thickness": 14},
+            "colorbar": {"title": {"text": MAPS[kind].unit}, "thickness": 14},
             "hovertemplate": "%{z}<extra></extra>",
         }
     ]
 
 
-def map_layout(kind):
+def map_layout(kind: str) -> Layout:
     hidden = {"visible": False, "fixedrange": True}
     return {
         "xaxis": {**hidden, "constrain": "domain"},
         "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
-        "title": {"text": _MAP_TITLES[kind], "font": {"size": 13}},
+        "title": {"text": MAPS[kind].title, "font": {"size": 13}},
         "margin": {"t": 34, "l": 12, "r": 12, "b": 12},
     }
 
 
-def _axis(points, column):
+def _axis(points: Points, column: int) -> Axis:
     return Axis(points.xy[:, column])
 
 
-def _scatter_axis(points, column, name):
+def _scatter_axis(points: Points, column: int, name: str) -> Layout:
     title = name if name in COMPONENT_NAMES else f"{name} (robust sd)"
-    layout = {"title": {"text": title}, "zeroline": False}
+    layout: Layout = {"title": {"text": title}, "zeroline": False}
     ticks = _axis(points, column).ticks(points.xy[:, column]) if len(points.ids) else None
     if ticks:
         layout.update(tickvals=ticks[0], ticktext=ticks[1])

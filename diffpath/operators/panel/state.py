@@ -6,17 +6,25 @@ the panel from it, and undo what another has set. So events of a panel run one a
 another, and each finds what the one before has left, whatever the App's copy says.
 """
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fiftyone.operators as foo
 
 _MOST_PANELS = 256  # that are remembered
-_states, _locks, _guard = OrderedDict(), {}, threading.Lock()
+_states: OrderedDict[str, dict[str, Any]] = OrderedDict()
+_locks: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def up_to_date_state(ctx, names):
+def up_to_date_state(ctx: foo.ExecutionContext, names: Iterable[str]) -> Iterator[None]:
     """The panel's state during one event, the last one of this process where it has one.
 
     Args:
@@ -39,6 +47,6 @@ def up_to_date_state(ctx, names):
                 _locks.pop(_states.popitem(last=False)[0], None)
 
 
-def _lock(panel_id):
+def _lock(panel_id: str) -> threading.Lock:
     with _guard:
         return _locks.setdefault(panel_id, threading.Lock())

@@ -1,0 +1,41 @@
+"""The operator that goes on with an interrupted run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from ..dataset.internals import Samples, root_dataset
+from ..dataset.inventory import INTERRUPTED, get_diffpath_info
+from ..dataset.resume import continue_diffpath, iterate_continue
+from ..dataset.run import DiffPathRun
+from .run_operator import RunOperator
+from .running import Scoring, Steps
+
+
+class ContinueDiffPath(Scoring, RunOperator):
+    """Goes on with an interrupted run."""
+
+    about: ClassVar = {
+        "name": "continue_diffpath",
+        "label": "Continue DiffPath run",
+        "description": "Go on with an interrupted run where it stopped",
+        **Scoring.how,
+        "risk_level": "medium",
+        "icon": "play_arrow",
+    }
+    submit = "Continue"
+    statuses = (INTERRUPTED,)
+
+    def __call__(self, sample_collection: Samples, run_key: str, **arguments: Any) -> DiffPathRun:
+        """As :func:`diffpath.continue_diffpath`."""
+        return continue_diffpath(root_dataset(sample_collection), run_key, **arguments)
+
+    def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        info = get_diffpath_info(ctx.dataset, run_key)
+        inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
+
+    def steps(self, ctx: foo.ExecutionContext) -> Steps:
+        return iterate_continue(ctx.dataset, ctx.params["run_key"])

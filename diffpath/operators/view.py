@@ -1,0 +1,50 @@
+"""The operator that shows one of a run's views."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from ..dataset.internals import Samples, root_dataset
+from ..dataset.inventory import load_diffpath_view
+from ..dataset.run import DiffPathRun
+from .run_operator import RunOperator
+from .running import show_heatmaps
+
+_VIEWS = {
+    "ranked": "All images, the most anomalous first",
+    "ood": "Flagged images",
+    "typical": "All images, the most typical first",
+    "unreadable": "Images that could not be read",
+}
+
+
+class LoadDiffPathView(RunOperator):
+    """Shows one of a run's views."""
+
+    about: ClassVar = {
+        "name": "load_diffpath_view",
+        "label": "Load DiffPath view",
+        "description": "Show a run's images, the most anomalous first, only the flagged ones, or others",
+        "risk_level": "low",
+        "icon": "visibility",
+    }
+    submit = "Show"
+
+    def __call__(self, sample_collection: Samples, run_key: str, kind: str = "ranked") -> fo.DatasetView:
+        """The view, as :func:`diffpath.load_diffpath_view`."""
+        return load_diffpath_view(root_dataset(sample_collection), run_key, kind)
+
+    def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        kinds = types.RadioGroup()
+        for kind, label in _VIEWS.items():
+            kinds.add_choice(kind, label=label)
+        inputs.enum("kind", kinds.values(), default="ranked", view=kinds, label="Show")
+
+    def execute(self, ctx: foo.ExecutionContext) -> None:
+        run_key, kind = ctx.params["run_key"], ctx.params.get("kind", "ranked")
+        ctx.ops.set_view(load_diffpath_view(ctx.dataset, run_key, kind))
+        show_heatmaps(ctx, DiffPathRun.load(ctx.dataset, run_key).fields)
