@@ -5,7 +5,13 @@ A density is fitted on ``Z (n, d)``, a standardised descriptor, by its ``fit``.
 all that it needs for that, by name, and ``from_arrays`` takes it back.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
 import numpy as np
+from jaxtyping import Float, Int
 from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
 
@@ -18,6 +24,29 @@ _ROBUST_TRIM = 0.25
 _TINY_VARIANCE = 1e-6
 
 
+Descriptors: TypeAlias = Float[np.ndarray, "n d"]  # standardised
+Densities: TypeAlias = Float[np.ndarray, " n"]  # logarithms
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+
+class Density(Protocol):
+    """What a detector needs of a density; a new one is a class of its own and a line in ``DENSITIES``."""
+
+    @classmethod
+    def fit(cls, Z: Descriptors, **options: Any) -> Density:
+        """Fits it on standardised descriptors; of the detector's parameters it takes its own."""
+
+    def log_density(self, Z: Descriptors) -> Densities:
+        """Lower for what is less typical."""
+
+    def arrays(self) -> Arrays:
+        """All that ``log_density`` needs, by name."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Density:
+        """The density whose ``arrays()`` these are."""
+
+
 class Whitening:
     """An affine map; :meth:`fit` gives the one to mean zero and the identity as shrunk covariance.
 
@@ -25,35 +54,36 @@ class Whitening:
     samples than dimensions.
     """
 
-    def __init__(self, centre, matrix):
+    def __init__(self, centre: np.ndarray, matrix: np.ndarray) -> None:
         self.centre, self.matrix = centre, matrix
         self.log_det = np.linalg.slogdet(matrix)[1]
 
     @classmethod
-    def fit(cls, Z):
+    def fit(cls, Z: Descriptors) -> Whitening:
         covariance, _ = ledoit_wolf(Z)
         variances, axes = np.linalg.eigh(covariance)
         floor = _TINY_VARIANCE * max(variances[-1], 1e-6)
         return cls(Z.mean(axis=0), axes / np.sqrt(np.maximum(variances, floor)))
 
-    def __call__(self, Z):
+    def __call__(self, Z: Descriptors) -> Descriptors:
         return (Z - self.centre) @ self.matrix
 
-    def squared_distance(self, Z):
+    def squared_distance(self, Z: Descriptors) -> Float[np.ndarray, " n"]:
         """Squared Mahalanobis distances, ``(n,)``."""
         return np.square(self(Z)).sum(axis=1)
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         return {"centre": self.centre, "matrix": self.matrix}
 
 
 class KernelDensity:
     """Gaussian kernels around the reference, in the axes of its shrunk covariance.
 
-    The bandwidth is Scott's, ``n ** (-1 / (d + 4))``, times ``bandwidth``.
+    The bandwidth is Scott's, ``n ** (-1 / (d + 4))``, times ``bandwidth``. SciPy's ``gaussian_kde`` has
+    neither shrinkage, without which fewer samples than dimensions are singular, nor arrays to be saved.
     """
 
-    def __init__(self, whiten, kernels, width):
+    def __init__(self, whiten: Whitening, kernels: Float[np.ndarray, "k d"], width: float | np.ndarray) -> None:
         self.whiten, self.kernels, self.width = whiten, kernels, float(width)
         count, dimensions = kernels.shape
         self._log_norm = np.log(count) + dimensions * np.log(self.width * np.sqrt(2 * np.pi)) - whiten.log_det
@@ -62,13 +92,13 @@ class KernelDensity:
         self._factors = np.vstack([scaled.T, -0.5 * np.square(scaled).sum(axis=1)])
 
     @classmethod
-    def fit(cls, Z, *, bandwidth=1.0, random_state=0, **_):
+    def fit(cls, Z: Descriptors, *, bandwidth: float = 1.0, random_state: int = 0, **_: Any) -> KernelDensity:
         whiten = Whitening.fit(Z)
         kernels = whiten(_thin(Z, random_state))
         count, dimensions = kernels.shape
         return cls(whiten, kernels, bandwidth * count ** (-1 / (dimensions + 4)))
 
-    def log_density(self, Z):
+    def log_density(self, Z: Descriptors) -> Densities:
         log_sums = np.empty(len(Z))
         size = max(1, _CHUNK_ENTRIES // len(self.kernels))
         for start in range(0, len(Z), size):
@@ -81,11 +111,11 @@ class KernelDensity:
             log_sums[part] = np.log(exponents.sum(axis=1)) + highest - 0.5 * np.square(scaled).sum(axis=1)
         return log_sums - self._log_norm
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         return {**self.whiten.arrays(), "kernels": self.kernels, "width": np.array(self.width)}
 
     @classmethod
-    def from_arrays(cls, arrays):
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> KernelDensity:
         return cls(Whitening(arrays["centre"], arrays["matrix"]), arrays["kernels"], arrays["width"])
 
 
@@ -95,16 +125,24 @@ class Mixture:
     At most one component per ten samples; more are tried as long as the criterion falls.
     """
 
-    def __init__(self, mixture):
+    def __init__(self, mixture: GaussianMixture) -> None:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, *, max_components=5, covariance_floor=0.01, random_state=0, **_):
+    def fit(
+        cls,
+        Z: Descriptors,
+        *,
+        max_components: int = 5,
+        covariance_floor: float = 0.01,
+        random_state: int = 0,
+        **_: Any,
+    ) -> Mixture:
         Z = _thin(Z, random_state)
-        options = dict(reg_covar=covariance_floor, random_state=random_state, max_iter=200)
-        best = []
+        options = {"reg_covar": covariance_floor, "random_state": random_state, "max_iter": 200}
+        best: list[tuple[float, GaussianMixture]] = []
         for shape in COVARIANCE_TYPES:
-            fits = []
+            fits: list[tuple[float, GaussianMixture]] = []
             for count in range(1, max(1, min(max_components, len(Z) // 10)) + 1):
                 mixture = GaussianMixture(count, covariance_type=shape, **options).fit(Z)
                 fits.append((mixture.bic(Z), mixture))
@@ -113,10 +151,10 @@ class Mixture:
             best.append(min(fits, key=lambda fit: fit[0]))
         return cls(min(best, key=lambda fit: fit[0])[1])
 
-    def log_density(self, Z):
+    def log_density(self, Z: Descriptors) -> Densities:
         return self.mixture.score_samples(Z)
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         names = ("weights_", "means_", "covariances_", "precisions_cholesky_")
         return {
             "covariance_type": np.array(COVARIANCE_TYPES.index(self.mixture.covariance_type)),
@@ -124,11 +162,11 @@ class Mixture:
         }
 
     @classmethod
-    def from_arrays(cls, arrays):
-        arrays = dict(arrays)
-        shape = COVARIANCE_TYPES[int(arrays.pop("covariance_type"))]
-        mixture = GaussianMixture(len(arrays["weights_"]), covariance_type=shape)
-        for name, array in arrays.items():
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Mixture:
+        fitted = dict(arrays)
+        shape = COVARIANCE_TYPES[int(fitted.pop("covariance_type"))]
+        mixture = GaussianMixture(len(fitted["weights_"]), covariance_type=shape)
+        for name, array in fitted.items():
             setattr(mixture, name, array)
         return cls(mixture)
 
@@ -136,30 +174,30 @@ class Mixture:
 class RobustGaussian:
     """One Gaussian of the central three quarters: half the squared Mahalanobis distance, and a constant."""
 
-    def __init__(self, whiten):
+    def __init__(self, whiten: Whitening) -> None:
         self.whiten = whiten
 
     @classmethod
-    def fit(cls, Z, *, trim=0.0, **_):
+    def fit(cls, Z: Descriptors, *, trim: float = 0.0, **_: Any) -> RobustGaussian:
         # A reference that the detector has trimmed is not trimmed again
         return cls(Whitening.fit(Z if trim else Z[central_part(Z)]))
 
-    def log_density(self, Z):
+    def log_density(self, Z: Descriptors) -> Densities:
         log_norm = Z.shape[1] / 2 * np.log(2 * np.pi) - self.whiten.log_det
         return -0.5 * self.whiten.squared_distance(Z) - log_norm
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         return self.whiten.arrays()
 
     @classmethod
-    def from_arrays(cls, arrays):
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RobustGaussian:
         return cls(Whitening(arrays["centre"], arrays["matrix"]))
 
 
-DENSITIES = {"kde": KernelDensity, "gmm": Mixture, "mahalanobis": RobustGaussian}
+DENSITIES: dict[str, type[Density]] = {"kde": KernelDensity, "gmm": Mixture, "mahalanobis": RobustGaussian}
 
 
-def central_part(Z):
+def central_part(Z: Descriptors) -> Int[np.ndarray, " central"]:
     """Indices of the three quarters with the least Mahalanobis distance, by concentration steps."""
     size = max(2, int(np.ceil((1 - _ROBUST_TRIM) * len(Z))))
     distance = np.square(Z).sum(axis=1)
@@ -169,7 +207,7 @@ def central_part(Z):
     return np.sort(kept)
 
 
-def _thin(Z, random_state):
+def _thin(Z: Descriptors, random_state: int) -> Descriptors:
     if len(Z) <= MAX_KERNELS:
         return Z
     chosen = np.random.default_rng(random_state).choice(len(Z), MAX_KERNELS, replace=False)

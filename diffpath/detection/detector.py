@@ -1,15 +1,22 @@
 """Turns descriptors into calibrated anomaly scores with a density fitted on reference images."""
 
+from __future__ import annotations
+
 import numbers
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
-from .calibration import TAIL_SHAPE, ConformalCalibration, EmpiricalNull
-from .densities import DENSITIES, central_part
+from .calibration import TAIL_SHAPE, Calibration, ConformalCalibration, EmpiricalNull
+from .densities import DENSITIES, Arrays, Density, central_part
 from .rules import DEFAULT_LEVEL
 
 CALIBRATIONS = ("auto", "split", "cross")
@@ -23,12 +30,38 @@ _IQR_OF_STANDARD_NORMAL = 1.349
 _LINEAR_RANGE = 30.0
 
 
+_Indices: TypeAlias = Int[np.ndarray, " m"]
+_Fold: TypeAlias = tuple[_Indices, _Indices]  # what a fit sees, and what it does not
+
+
 class CalibratedDetector(OutlierMixin, BaseEstimator):
     """What follows from ``score_samples`` and calibration scores, whatever the detector."""
 
-    _null_shape = TAIL_SHAPE
+    reference_scores_: Float[np.ndarray, " n"]
+    reference_p_values_: Float[np.ndarray, " n"]
+    calibration_: Calibration
+    threshold_: float
+    n_features_in_: int
+    _null_shape: float = TAIL_SHAPE
 
-    def p_values(self, X):
+    @abstractmethod
+    def score_samples(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
+        """Anomaly scores, **higher = more anomalous**, ``(n_samples,)``."""
+
+    @abstractmethod
+    def z_scores(self, X: npt.ArrayLike) -> Float[np.ndarray, "n d"]:
+        """Each component of the descriptor in robust standard deviations of the reference."""
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """All that scoring needs, as named arrays."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> CalibratedDetector:
+        """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
+
+    def p_values(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """How likely an image of the reference's kind is at least this anomalous.
 
         Args:
@@ -39,30 +72,30 @@ class CalibratedDetector(OutlierMixin, BaseEstimator):
         """
         return self.calibration_.p_values(self.score_samples(X))
 
-    def decision_function(self, X):
+    def decision_function(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """``score_samples`` minus ``threshold_``: at least 0 for likely outliers, ``(n_samples,)``."""
         return self.score_samples(X) - self.threshold_
 
-    def predict(self, X):
+    def predict(self, X: npt.ArrayLike) -> Int[np.ndarray, " n"]:
         """−1 for likely outliers (a score of at least ``threshold_``), 1 for inliers, ``(n_samples,)``."""
         return np.where(self.decision_function(X) >= 0, -1, 1)
 
     @property
-    def calibration_scores_(self):
+    def calibration_scores_(self) -> Float[np.ndarray, " c"]:
         return self.calibration_.scores
 
     @property
-    def smallest_p_value_(self):
+    def smallest_p_value_(self) -> float:
         return self.calibration_.smallest_p_value
 
-    def _calibrate_on(self, held_out, trim, false_positive_rate):
+    def _calibrate_on(self, held_out: _Indices, trim: float, false_positive_rate: float) -> None:
         """Calibrates on some of the reference's scores, which are by fits that did not see them."""
         calibration_scores = self.reference_scores_[held_out]
         self._calibrate(calibration_scores, trim, false_positive_rate)
         self.reference_p_values_ = self.calibration_.p_values(self.reference_scores_)
         self.reference_p_values_[held_out] = self.calibration_.own_p_values(calibration_scores)
 
-    def _calibrate(self, scores, trim, false_positive_rate):
+    def _calibrate(self, scores: np.ndarray, trim: float, false_positive_rate: float) -> None:
         self.calibration_ = EmpiricalNull(scores, trim, self._null_shape) if trim else ConformalCalibration(scores)
         self.threshold_ = self.calibration_.threshold(false_positive_rate)
 
@@ -128,19 +161,24 @@ class AnomalyDetector(CalibratedDetector):
         detector.p_values(rng.normal(loc=9, size=(2, 6)))  # array([1/301, 1/301])
     """
 
+    held_out_: _Indices
+    feature_centre_: Float[np.ndarray, " d"]
+    feature_scale_: Float[np.ndarray, " d"]
+    _fits: list[_Fit]
+
     def __init__(
         self,
         *,
-        density="kde",
-        bandwidth=1.0,
-        max_components=5,
-        covariance_floor=0.01,
-        trim=0.0,
-        false_positive_rate=DEFAULT_LEVEL,
-        calibration="auto",
-        n_splits=5,
-        random_state=0,
-    ):
+        density: str = "kde",
+        bandwidth: float = 1.0,
+        max_components: int = 5,
+        covariance_floor: float = 0.01,
+        trim: float = 0.0,
+        false_positive_rate: float = DEFAULT_LEVEL,
+        calibration: str = "auto",
+        n_splits: int = 5,
+        random_state: int = 0,
+    ) -> None:
         self.density = density
         self.bandwidth = bandwidth
         self.max_components = max_components
@@ -151,7 +189,7 @@ class AnomalyDetector(CalibratedDetector):
         self.n_splits = n_splits
         self.random_state = random_state
 
-    def fit(self, X, y=None, groups=None):
+    def fit(self, X: Any, y: object = None, groups: npt.ArrayLike | None = None) -> AnomalyDetector:
         """Fits the density on reference descriptors and calibrates it.
 
         Args:
@@ -176,7 +214,7 @@ class AnomalyDetector(CalibratedDetector):
         self._calibrate_on(self.held_out_, self.trim, self.false_positive_rate)
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Anomaly scores: negative log-likelihoods, **higher = more anomalous**.
 
         Args:
@@ -188,7 +226,7 @@ class AnomalyDetector(CalibratedDetector):
         X = self._validated(X)
         return np.mean([fit.score(X) for fit in self._fits], axis=0)
 
-    def z_scores(self, X):
+    def z_scores(self, X: npt.ArrayLike) -> Float[np.ndarray, "n d"]:
         """Each component's distance from the reference's median in robust standard deviations.
 
         Args:
@@ -200,7 +238,7 @@ class AnomalyDetector(CalibratedDetector):
         """
         return (self._validated(X) - self.feature_centre_) / self.feature_scale_
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
         check_is_fitted(self)
         arrays = {
@@ -213,10 +251,10 @@ class AnomalyDetector(CalibratedDetector):
         return arrays
 
     @classmethod
-    def from_arrays(cls, params, arrays):
+    def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
-        groups = {}
+        groups: dict[int, Arrays] = {}
         for name, array in arrays.items():
             if name.startswith("fit."):
                 _, k, part = name.split(".", 2)
@@ -228,7 +266,7 @@ class AnomalyDetector(CalibratedDetector):
         detector._calibrate(arrays["calibration_scores_"], detector.trim, detector.false_positive_rate)
         return detector
 
-    def _fit_split(self, X, labels):
+    def _fit_split(self, X: np.ndarray, labels: np.ndarray) -> _Indices:
         """Fits on a part; returns the indices of the rest."""
         splitter = GroupShuffleSplit(1, test_size=_CALIBRATION_SHARE, random_state=self.random_state)
         ((fitted, held_out),) = splitter.split(X, groups=labels)
@@ -240,14 +278,14 @@ class AnomalyDetector(CalibratedDetector):
             self.reference_scores_[fitted[unseen]] = scores
         return held_out
 
-    def _fit_cross(self, X, labels):
+    def _fit_cross(self, X: np.ndarray, labels: np.ndarray) -> _Indices:
         """Fits once for each fold; returns the indices of all, as each is held out once."""
         folds = list(self._folds(labels))
         central = self._central(X, folds) if self.trim else np.ones(len(X), bool)
         self._fits, self.reference_scores_ = self._cross_fit(X, folds, central, self.density)
         return np.arange(len(X))
 
-    def _central(self, X, folds):
+    def _central(self, X: np.ndarray, folds: list[_Fold]) -> np.ndarray:
         """Which samples are taken for clean: all but the ``trim`` share of Gaussian fits that did not see them."""
         central = np.zeros(len(X), bool)
         central[central_part(_Fit.fit(self, X, density=None).standardise(X))] = True
@@ -256,9 +294,12 @@ class AnomalyDetector(CalibratedDetector):
             central = scores <= np.quantile(scores, 1 - self.trim)
         return central
 
-    def _cross_fit(self, X, folds, central, density):
+    def _cross_fit(
+        self, X: np.ndarray, folds: Iterable[_Fold], central: np.ndarray, density: str
+    ) -> tuple[list[_Fit], np.ndarray]:
         """A fit for each fold on the central part of the others, and the scores that these give."""
-        fits, scores = [], np.empty(len(X))
+        fits: list[_Fit] = []
+        scores = np.empty(len(X))
         for seen, unseen in folds:
             # Of a few large groups, one may hold all that is central
             chosen = central[seen] if np.count_nonzero(central[seen]) >= MIN_REFERENCE_SIZE else slice(None)
@@ -266,25 +307,25 @@ class AnomalyDetector(CalibratedDetector):
             scores[unseen] = fits[-1].score(X[unseen])
         return fits, scores
 
-    def _folds(self, labels):
+    def _folds(self, labels: np.ndarray) -> Iterator[_Fold]:
         count = min(self.n_splits, len(np.unique(labels)))
         return GroupKFold(count, shuffle=True, random_state=self.random_state).split(labels, groups=labels)
 
-    def _labels(self, groups, X):
+    def _labels(self, groups: npt.ArrayLike, X: np.ndarray) -> np.ndarray:
         if np.shape(groups) != (len(X),):
             raise ValueError(f"groups must be one value for each of {len(X):,} samples, got {np.shape(groups)}")
         return check_groups(groups, _MIN_GROUPS_TO_SPLIT if self.calibration == "split" else _MIN_GROUPS)
 
-    def _splits(self, count):
+    def _splits(self, count: int) -> bool:
         if self.trim:
             return False
         return self.calibration == "split" or (self.calibration == "auto" and count >= SPLIT_FROM)
 
-    def _validated(self, X):
+    def _validated(self, X: npt.ArrayLike) -> np.ndarray:
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float64, reset=False)
 
-    def _check_options(self):
+    def _check_options(self) -> None:
         for name, known in (("density", DENSITIES), ("calibration", CALIBRATIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -304,12 +345,26 @@ class AnomalyDetector(CalibratedDetector):
 class _Fit:
     """One fit of the transform and the density."""
 
-    def __init__(self, centre, scale, mean, deviation, density):
+    def __init__(
+        self,
+        centre: np.ndarray,
+        scale: np.ndarray,
+        mean: np.ndarray | float,
+        deviation: np.ndarray | float,
+        density: Density | None,
+    ) -> None:
         self.centre, self.scale, self.mean, self.deviation = centre, scale, mean, deviation
         self.density = density
 
     @classmethod
-    def fit(cls, options, X, central=slice(None), *, density):
+    def fit(
+        cls,
+        options: AnomalyDetector,
+        X: np.ndarray,
+        central: np.ndarray | slice = slice(None),
+        *,
+        density: str | None,
+    ) -> _Fit:
         """Fits the transform's robust part on all of X, and the rest on its central samples."""
         fit = cls(np.median(X, axis=0), _LINEAR_RANGE * _robust_scale(X), 0.0, 1.0, None)
         Z = fit.standardise(X[central])
@@ -319,24 +374,26 @@ class _Fit:
             fit.density = DENSITIES[density].fit((Z - fit.mean) / fit.deviation, **options.get_params())
         return fit
 
-    def standardise(self, X):
+    def standardise(self, X: np.ndarray) -> np.ndarray:
         return (np.arcsinh((X - self.centre) / self.scale) - self.mean) / self.deviation
 
-    def score(self, X):
+    def score(self, X: np.ndarray) -> np.ndarray:
+        assert self.density is not None, "only a fit of the transform alone has no density"
         return -self.density.log_density(self.standardise(X))
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
+        assert self.density is not None, "only a fit of the transform alone has no density"
         own = {name: getattr(self, name) for name in ("centre", "scale", "mean", "deviation")}
         return {**own, **{f"density.{name}": array for name, array in self.density.arrays().items()}}
 
     @classmethod
-    def from_arrays(cls, density, arrays):
+    def from_arrays(cls, density: str, arrays: Mapping[str, np.ndarray]) -> _Fit:
         parts = {name.removeprefix("density."): a for name, a in arrays.items() if name.startswith("density.")}
         own = {name: array for name, array in arrays.items() if not name.startswith("density.")}
         return cls(**own, density=DENSITIES[density].from_arrays(parts))
 
 
-def check_groups(groups, least=_MIN_GROUPS):
+def check_groups(groups: npt.ArrayLike, least: int = _MIN_GROUPS) -> Int[np.ndarray, " n"]:
     """The groups as numbers from 0, int ``(n,)``, if each can be judged by fits that did not see it.
 
     Raises:
@@ -352,13 +409,13 @@ def check_groups(groups, least=_MIN_GROUPS):
     return labels
 
 
-def _identical(X):
+def _identical(X: np.ndarray) -> np.ndarray:
     """Labels that identical samples share; all differ where there are too few different ones for folds."""
     labels = np.unique(X, axis=0, return_inverse=True)[1].reshape(-1)
     return labels if labels.max() else np.arange(len(X))
 
 
-def _robust_scale(X):
+def _robust_scale(X: np.ndarray) -> np.ndarray:
     lower, upper = np.quantile(X, [0.25, 0.75], axis=0)
     scale = (upper - lower) / _IQR_OF_STANDARD_NORMAL
     scale = np.where(scale > 0, scale, X.std(axis=0))

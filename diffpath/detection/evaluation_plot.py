@@ -1,5 +1,11 @@
 """The picture of an evaluation: two histograms of scores and the threshold."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -8,7 +14,16 @@ _BINS = 40
 _LONG_TAIL = 8  # where the scores reach this many interquartile ranges beyond the upper quartile, the axis is bent
 
 
-def write_histogram(path, negative, positive, *, threshold, negative_class, positive_class, title):
+def write_histogram(
+    path: Path,
+    negative: np.ndarray,
+    positive: np.ndarray,
+    *,
+    threshold: float,
+    negative_class: str,
+    positive_class: str,
+    title: str,
+) -> None:
     """Draws the scores of two classes as overlapping histograms, each of unit area in the bins shown.
 
     Args:
@@ -25,10 +40,10 @@ def write_histogram(path, negative, positive, *, threshold, negative_class, posi
     spread = max(upper - lower, 1e-9)
     bent = scores.max() > upper + _LONG_TAIL * spread
 
-    def forward(values):
+    def forward(values: Any) -> Any:
         return np.arcsinh((values - median) / spread) if bent else values
 
-    def backward(values):
+    def backward(values: Any) -> Any:
         return np.sinh(values) * spread + median if bent else values
 
     edges = backward(np.linspace(forward(scores.min()), forward(scores.max()) + 1e-9, _BINS + 1))
@@ -51,7 +66,7 @@ def write_histogram(path, negative, positive, *, threshold, negative_class, posi
     figure.savefig(path, dpi=110)
 
 
-def _ticks(low, high, forward, backward):
+def _ticks(low: float, high: float, forward: Callable[[Any], Any], backward: Callable[[Any], Any]) -> np.ndarray:
     """Rounded numbers about evenly spaced along the bent axis."""
     ticks = backward(np.linspace(forward(low), forward(high), 7))
     digits = np.floor(np.log10(np.maximum(np.abs(ticks), 1))) - 1

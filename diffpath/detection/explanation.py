@@ -1,6 +1,9 @@
 """Why is an image anomalous? Which of the six features moved, and which way."""
 
+from __future__ import annotations
+
 import numpy as np
+import numpy.typing as npt
 
 from ..options import FEATURE_NAMES
 
@@ -10,7 +13,7 @@ _MOST_NAMED = 3
 NOTHING_STANDS_OUT = "no single feature stands out; their combination is rare"
 
 
-def explain(z_scores, embedding_p_values=None):
+def explain(z_scores: npt.ArrayLike, embedding_p_values: np.ndarray | None = None) -> list[str]:
     """Says in a few words which of the six features moved and which way, and whether the embedding lies apart.
 
     Args:
@@ -30,7 +33,7 @@ def explain(z_scores, embedding_p_values=None):
     return [_explain_one(row, p) for row, p in zip(rows, embedding_p_values)]
 
 
-def _explain_one(z_scores, embedding_p_value):
+def _explain_one(z_scores: np.ndarray, embedding_p_value: float) -> str:
     farthest = np.argsort(-np.abs(z_scores), kind="stable")[:_MOST_NAMED]
     named = [f"{FEATURE_NAMES[k]} {_signed(z_scores[k])} sd" for k in farthest if abs(z_scores[k]) >= LEAST_Z_SCORE]
     if embedding_p_value <= FAR_OUT:
@@ -38,6 +41,6 @@ def _explain_one(z_scores, embedding_p_value):
     return ", ".join(named) or NOTHING_STANDS_OUT
 
 
-def _signed(value):
+def _signed(value: float) -> str:
     size = f"{abs(value):.1f}" if abs(value) < 9.95 else f"{abs(value):,.0f}"
     return ("+" if value >= 0 else "−") + size

@@ -19,13 +19,21 @@ detection with deep nearest neighbors". What was tried beside all this, and how 
 is: ``docs/scores.md``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float, Float32
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
 from .calibration import TAIL_SHAPE, EmpiricalNull
+from .densities import Arrays
 from .detector import AnomalyDetector, CalibratedDetector
 
 MAX_POINTS = 10_000  # a larger reference is thinned to this many neighbours
@@ -65,14 +73,21 @@ class FusedDetector(CalibratedDetector):
         detector.predict(np.hstack([descriptors[:1], -embeddings[:1]]))  # array([-1])
     """
 
-    _null_shape = _LIGHT_TAIL
+    detector_: AnomalyDetector
+    reference_parts_: Float[np.ndarray, "n 2"]
+    _null_shape: float = _LIGHT_TAIL
+    _neighbours: _Neighbours
+    _tail_parts: Float[np.ndarray, "c 2"]
+    _tails: list[EmpiricalNull]
 
-    def __init__(self, embedding_length, *, num_neighbours=10, detector_options=None):
+    def __init__(
+        self, embedding_length: int, *, num_neighbours: int = 10, detector_options: dict[str, Any] | None = None
+    ) -> None:
         self.embedding_length = embedding_length
         self.num_neighbours = num_neighbours
         self.detector_options = detector_options
 
-    def fit(self, X, y=None, groups=None):
+    def fit(self, X: Any, y: object = None, groups: npt.ArrayLike | None = None) -> FusedDetector:
         """Fits both parts on reference samples and calibrates their sum.
 
         Args:
@@ -92,7 +107,7 @@ class FusedDetector(CalibratedDetector):
         descriptors, embeddings = self._split(X)
         self.detector_ = AnomalyDetector(**(self.detector_options or {})).fit(descriptors, groups=groups)
         among, trim = _Embeddings(_normalised(embeddings), groups), self.detector_.trim
-        seen = np.ones(len(X), bool)
+        seen = np.ones(len(X), np.bool_)
         if trim:
             seen = _central(among, trim, self.num_neighbours)
         elif len(self.detector_.held_out_) < len(X):
@@ -105,7 +120,7 @@ class FusedDetector(CalibratedDetector):
         self._calibrate_on(self.detector_.held_out_, trim, self.detector_.false_positive_rate)
         return self
 
-    def part_scores(self, X):
+    def part_scores(self, X: npt.ArrayLike) -> Float[np.ndarray, "n 2"]:
         """Diffusion score and embedding score of new samples, float64 ``(n_samples, 2)``.
 
         The former is a negative log-likelihood, the latter a distance in [0, 2].
@@ -116,17 +131,17 @@ class FusedDetector(CalibratedDetector):
             [self.detector_.score_samples(descriptors), self._neighbours.distances(_normalised(embeddings))]
         )
 
-    def part_p_values(self, parts):
+    def part_p_values(self, parts: npt.ArrayLike) -> Float[np.ndarray, "n 2"]:
         """Tail probabilities of ``part_scores``, float64 ``(n_samples, 2)`` in (0, 1], each falling with its part."""
         columns = [tail.p_values(column) for tail, column in zip(self._tails, np.asarray(parts, np.float64).T)]
         return np.maximum(np.column_stack(columns), _NEVER_ZERO)
 
-    def fuse(self, parts):
+    def fuse(self, parts: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Fused scores of ``part_scores``, float64 ``(n_samples,)``, at least 0, rising with each part."""
         fisher = -np.log(self.part_p_values(parts)).sum(axis=1)
         return fisher - np.log1p(fisher)
 
-    def score_samples(self, X):
+    def score_samples(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Fused scores, **higher = more anomalous**, float64 ``(n_samples,)``.
 
         Args:
@@ -134,19 +149,19 @@ class FusedDetector(CalibratedDetector):
         """
         return self.fuse(self.part_scores(X))
 
-    def z_scores(self, X):
+    def z_scores(self, X: npt.ArrayLike) -> Float[np.ndarray, "n d"]:
         """Those of the descriptor, as ``AnomalyDetector.z_scores`` gives them, float64 ``(n_samples, D)``."""
         return self.detector_.z_scores(self._split(np.asarray(X))[0])
 
     @property
-    def feature_centre_(self):
+    def feature_centre_(self) -> Float[np.ndarray, " d"]:
         return self.detector_.feature_centre_
 
     @property
-    def feature_scale_(self):
+    def feature_scale_(self) -> Float[np.ndarray, " d"]:
         return self.detector_.feature_scale_
 
-    def arrays(self):
+    def arrays(self) -> Arrays:
         """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
         check_is_fitted(self)
         own = ("reference_scores_", "reference_p_values_", "calibration_scores_", "reference_parts_")
@@ -159,7 +174,7 @@ class FusedDetector(CalibratedDetector):
         }
 
     @classmethod
-    def from_arrays(cls, params, arrays):
+    def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> FusedDetector:
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
         parts = {name.removeprefix("detector."): a for name, a in arrays.items() if name.startswith("detector.")}
@@ -174,12 +189,12 @@ class FusedDetector(CalibratedDetector):
         detector._calibrate(arrays["calibration_scores_"], inner.trim, inner.false_positive_rate)
         return detector
 
-    def _fit_tails(self):
+    def _fit_tails(self) -> None:
         trim = self.detector_.trim or _CENSORED
         shapes = (TAIL_SHAPE, _LIGHT_TAIL)
         self._tails = [EmpiricalNull(column, trim, shape) for column, shape in zip(self._tail_parts.T, shapes)]
 
-    def _split(self, X):
+    def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return X[:, : -self.embedding_length], X[:, -self.embedding_length :]
 
 
@@ -191,11 +206,11 @@ class _Neighbours:
         count: how many of them
     """
 
-    def __init__(self, points, count):
+    def __init__(self, points: Float32[np.ndarray, "p e"], count: int) -> None:
         self.points, self.count = points, max(1, count)
         self._index = NearestNeighbors(n_neighbors=self.count, algorithm="brute").fit(points)
 
-    def distances(self, embeddings):
+    def distances(self, embeddings: Float32[np.ndarray, "n e"]) -> Float[np.ndarray, " n"]:
         """Float64 ``(n,)``."""
         return self._index.kneighbors(embeddings)[0].astype(np.float64).mean(axis=1)
 
@@ -208,7 +223,7 @@ class _Embeddings:
         groups: ``(n,)``, equal for what belongs together; None where only identical ones do
     """
 
-    def __init__(self, embeddings, groups=None):
+    def __init__(self, embeddings: Float32[np.ndarray, "n e"], groups: npt.ArrayLike | None = None) -> None:
         numbers = np.zeros(len(embeddings)) if groups is None else np.unique(groups, return_inverse=True)[1]
         rows = np.column_stack([embeddings, numbers]).astype(np.float32)
         different, kinds = np.unique(rows, axis=0, return_inverse=True)
@@ -216,10 +231,10 @@ class _Embeddings:
         self._different = np.ascontiguousarray(different[:, :-1])
         self._labels = np.arange(len(different)) if groups is None else different[:, -1].astype(int)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._kinds)
 
-    def neighbours(self, seen, count):
+    def neighbours(self, seen: Bool[np.ndarray, " n"], count: int) -> tuple[_Neighbours, Float[np.ndarray, " n"]]:
         """Takes the ``seen`` embeddings, bool ``(n,)``, for points.
 
         Returns:
@@ -236,7 +251,7 @@ class _Embeddings:
         distances = np.zeros(len(self._different))
         if count > 0:
 
-            def mean_of_nearest(part, start):
+            def mean_of_nearest(part: np.ndarray, start: int) -> np.ndarray:
                 own = self._labels[start : start + len(part)]
                 part[own[:, None] == labels] = np.inf
                 return np.partition(part, count - 1, axis=1)[:, :count].mean(axis=1, dtype=np.float64)
@@ -246,7 +261,7 @@ class _Embeddings:
         return _Neighbours(points, count), distances[self._kinds]
 
 
-def _central(among, trim, count):
+def _central(among: _Embeddings, trim: float, count: int) -> Bool[np.ndarray, " n"]:
     """Which embeddings are taken for clean: all but the ``trim`` share that lies farthest from such as are.
 
     The start is robust: fewer contaminants than the share cannot fill each other's
@@ -261,7 +276,7 @@ def _central(among, trim, count):
     return distances <= np.quantile(distances, 1 - trim)
 
 
-def _normalised(embeddings):
+def _normalised(embeddings: Float[np.ndarray, "n e"]) -> Float32[np.ndarray, "n e"]:
     """Unit vectors, float32; zeros stay zeros."""
     embeddings = embeddings.astype(np.float64)
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -4,17 +4,30 @@ Kept as one safetensors file without pickled objects: arrays, and JSON in its he
 reference scores nothing but descriptors that were made in the same way.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from ..errors import ReferenceSetError
 from ..options import complete_options
 from .detector import AnomalyDetector
 from .fusion import FusedDetector
 
+if TYPE_CHECKING:
+    from ..method.diffpath_v2 import DiffPathV2
+
 # What a file says it is, and the detector in it
-_FORMATS = {"diffpath reference 1": AnomalyDetector, "diffpath reference 2, fused": FusedDetector}
+_FORMATS: dict[str, type[AnomalyDetector] | type[FusedDetector]] = {
+    "diffpath reference 1": AnomalyDetector,
+    "diffpath reference 2, fused": FusedDetector,
+}
 _ANY_FORMAT = "diffpath reference "
 
 # What must be equal for descriptors to be comparable, and how one makes it so
@@ -54,11 +67,11 @@ class Reference:
     """
 
     detector: AnomalyDetector | FusedDetector
-    provenance: dict
-    description: dict = field(default_factory=dict)
+    provenance: dict[str, Any]
+    description: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, method, images, groups=None, **options):
+    def fit(cls, method: DiffPathV2, images: Any, groups: npt.ArrayLike | None = None, **options: Any) -> Reference:
         """Fits a reference on images.
 
         Args:
@@ -71,8 +84,15 @@ class Reference:
         return cls.of(method.score_images(images).descriptor, method.provenance, groups=groups, **options)
 
     @classmethod
-    def of(cls, X, provenance, description=None, groups=None, **options):
-        """Fits a reference on descriptors, each followed by its embedding where ``provenance`` has an embedding's length.
+    def of(
+        cls,
+        X: npt.ArrayLike,
+        provenance: dict[str, Any],
+        description: dict[str, Any] | None = None,
+        groups: npt.ArrayLike | None = None,
+        **options: Any,
+    ) -> Reference:
+        """Fits a reference on descriptors, each followed by its embedding where ``provenance`` has the length of one.
 
         Args:
             X: float ``(n, D)`` or ``(n, D + embedding_length)``
@@ -85,7 +105,7 @@ class Reference:
         detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
         return cls(detector.fit(X, groups=groups), provenance, description or {})
 
-    def checked(self, provenance):
+    def checked(self, provenance: Mapping[str, Any]) -> AnomalyDetector | FusedDetector:
         """The detector, if descriptors made by ``provenance`` are comparable with the reference's.
 
         Raises:
@@ -96,18 +116,18 @@ class Reference:
             raise ReferenceSetError(f"this reference was made otherwise: {'; '.join(differences)}")
         return self.detector
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the reference to a ``.safetensors`` file, whole or not at all."""
         from safetensors.numpy import save_file
 
-        (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector).__name__ == detector.__name__)
+        (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector) is detector)
         about = {"params": self.detector.get_params(), "made_by": self.provenance, "description": self.description}
-        part = f"{path}.{os.getpid()}"
+        part = Path(f"{path}.{os.getpid()}")
         save_file(self.detector.arrays(), part, metadata={"format": kind, "about": json.dumps(about)})
-        os.replace(part, path)
+        part.replace(path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Reference:
         """Reads a reference that :meth:`save` wrote.
 
         Raises:
@@ -133,21 +153,20 @@ class Reference:
 load_reference = Reference.load
 
 
-def _differences(reference, query):
+def _differences(reference: Mapping[str, Any], query: Mapping[str, Any]) -> Iterator[str]:
     for name, way_out in _WAYS_OUT.items():
         for label, ours, theirs in _compared(name, reference, query):
             if ours != theirs:
                 yield f"its {label} is {ours!r}, here it is {theirs!r} ({way_out})"
 
 
-def _compared(name, reference, query):
+def _compared(name: str, reference: Mapping[str, Any], query: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     if name == "options":
         ours, theirs = (complete_options(provenance["options"]) for provenance in (reference, query))
         return [(option, ours.get(option), theirs.get(option)) for option in sorted({*ours, *theirs} - _REDUNDANT)]
     if name == "model":
         if reference["model_fingerprint"] == query["model_fingerprint"]:
             return []
-        return [
-            (name, *(f"{provenance['model']} ({provenance['model_fingerprint']})" for provenance in (reference, query)))
-        ]
+        first, second = (f"{each['model']} ({each['model_fingerprint']})" for each in (reference, query))
+        return [(name, first, second)]
     return [(name, reference.get(name), query.get(name))]
