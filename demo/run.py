@@ -40,9 +40,6 @@ def main():
     title = f"{run.num_scored} images scored against {run.config['num_reference']} Fashion-MNIST images"
     write_contact_sheet(sheet, run.view(dataset), RUN_KEY, title)
     print(f"\nContact sheet: {sheet}\nHeatmaps:      {run.heatmap_dir}")
-    # Heatmaps are shown through a colour scale only where the App colours by value
-    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")
-    dataset.save()
     if arguments.app:
         fo.launch_app(run.view(dataset), port=arguments.port).wait(-1)
 

@@ -9,7 +9,8 @@ import torch
 from conftest import read_demo
 from PIL import Image
 
-from benchmarks.accuracy import large, peers, solar
+import benchmarks.accuracy.__main__ as benchmark
+from benchmarks.accuracy import large, peers, report, solar
 from benchmarks.accuracy.bounds import flagged_shares, supervised_corruptions, supervised_pairs
 from benchmarks.accuracy.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt
 from benchmarks.accuracy.datasets import split
@@ -280,6 +281,49 @@ def test_metrics_have_their_values_by_hand():
     assert measured["auroc"] == 0.75
     assert measured["fpr95"] == 0.5
     assert measured["aupr_ood"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_each_command_of_all_has_arguments_of_its_own(monkeypatch, tmp_path):
+    """What one command sets for itself, such as its only seed, is not the next one's."""
+    seen = {}
+
+    def record(name):
+        def command(arguments):
+            seen[name] = (list(arguments.seeds), arguments.sets)
+            arguments.seeds, arguments.sets = [0], "all"
+
+        return command
+
+    monkeypatch.setattr(benchmark, "COMMANDS", {name: record(name) for name in benchmark.COMMANDS})
+    assert benchmark.main(["all", "--seeds", "1", "2", "--output", str(tmp_path)]) == 0
+    assert set(seen) == set(benchmark.ALL)
+    assert all(arguments == ([1, 2], "development") for arguments in seen.values())
+
+
+def test_a_table_of_one_seed_has_no_deviation(tmp_path):
+    provenance = {"command": "c", "model": "m", "fingerprint": "f", "seeds": [0], "sets": {}}
+    rows = {("32", (3, 2), "reading"): {"development": [0.5], "test": [0.75]}}
+    report.write_solar(tmp_path, rows, provenance)
+    assert "| 32 | 3 / 2 | reading | 0.500 | **0.750** |" in (tmp_path / "solar.md").read_text()
+    two = {("32", (3, 2), "reading"): {"development": [0.5, 0.7], "test": [0.75, 0.75]}}
+    report.write_solar(tmp_path, two, provenance)
+    assert "| 0.600 ± 0.141 | **0.750 ± 0.000** |" in (tmp_path / "solar.md").read_text()
+
+
+def test_a_table_of_corruptions_has_a_row_for_each_method_that_was_measured_on_all_kinds(tmp_path):
+    provenance = {"command": "c", "model": "m", "fingerprint": "f", "seeds": [0], "sets": {}}
+    rows = {("b", kind, 3, "ours"): {"auroc": value} for kind, value in (("noise", 0.5), ("blur", 1.0))}
+    rows |= {("a", "noise", 3, "ours"): {"auroc": 0.25}, ("a", "blur", 3, "ours"): {"auroc": 0.25}}
+    rows |= {("a", "noise", 3, "theirs"): {"auroc": 0.5}}
+    report.write_corruptions(tmp_path, "corruptions", rows, {3: 10}, provenance)
+    assert (tmp_path / "corruptions.md").read_text().splitlines()[4:] == [
+        "## Severity 3, AUROC, 10 images of each kind",
+        "",
+        "| set | method | average | noise | blur |",
+        "|---|---|---|---|---|",
+        "| b | ours | **0.750** | 0.500 | 1.000 |",
+        "| a | ours | **0.250** | 0.250 | 0.250 |",
+    ]
 
 
 def test_pairs_are_ordered_and_their_minimum_is_named():

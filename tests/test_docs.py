@@ -9,6 +9,7 @@ from conftest import ROOT
 from fiftyone.operators.delegated import DelegatedOperationService
 
 from diffpath import delete_diffpath
+from diffpath.dataset.maps import MAPS
 
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```python\nimport fiftyone" in path.read_text())
 KINDS = {"verified": ("reference", 16), "new": ("clean", 6), "odd": ("photos", 4)}
@@ -72,6 +73,13 @@ def test_every_picture_and_page_that_is_linked_is_there():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_the_scale_of_heatmaps_is_said_as_it_is():
+    low, high = MAPS["heatmap"].scale
+    for page in ("README.md", "docs/find-ood-images.md"):
+        (said,) = re.findall(r"yellow \(?([\d.]+) and more", (ROOT / page).read_text())
+        assert (low, float(said)) == (0, high), page
 
 
 def test_pictures_are_small():

@@ -107,7 +107,7 @@ def main(argv=None):
     arguments.given = sys.argv[1:] if argv is None else list(argv)
     try:
         for name in ALL if arguments.command == "all" else [arguments.command]:
-            COMMANDS[name](arguments)
+            COMMANDS[name](argparse.Namespace(**vars(arguments)))  # its own: commands change them
     except SetError as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 
 from .protocol import summary
 
@@ -27,28 +28,24 @@ def write_pairs(folder, title, rows, provenance):
     sums = _sums(rows)
     sets = list(next(iter(sums.values()))["auroc"]["by_set"])
     lines = [f"# {title.replace('-', ' ').capitalize()}", "", *_provenance_lines(provenance), ""]
-    lines += [
-        "| method | evaluations | average AUROC | minimum | AUPR anomalies / normal | FPR@95 | "
-        + " | ".join(sets)
-        + " |"
-    ]
-    lines += ["|---" * (6 + len(sets)) + "|"]
-    for name, row in rows.items():
-        figures = sums[name]
-        auroc = figures["auroc"]
-        lines.append(
-            f"| {name} | {row['evaluations']} | **{auroc['average']:.3f}** ± {auroc['spread']:.3f} "
-            f"| {auroc['minimum']:.3f} ({' → '.join(auroc['worst_pair'])}) "
-            f"| {figures['aupr_ood']['average']:.3f} / {figures['aupr_in']['average']:.3f} "
-            f"| {figures['fpr95']['average']:.3f} | " + " | ".join(f"{auroc['by_set'][s]:.3f}" for s in sets) + " |"
-        )
+    lines += _markdown(
+        {
+            "method": name,
+            "evaluations": row["evaluations"],
+            "average AUROC": f"**{auroc['average']:.3f}** ± {auroc['spread']:.3f}",
+            "minimum": f"{auroc['minimum']:.3f} ({' → '.join(auroc['worst_pair'])})",
+            "AUPR anomalies / normal": f"{sums[name]['aupr_ood']['average']:.3f} / "
+            f"{sums[name]['aupr_in']['average']:.3f}",
+            "FPR@95": sums[name]["fpr95"]["average"],
+            **auroc["by_set"],
+        }
+        for name, row in rows.items()
+        for auroc in (sums[name]["auroc"],)
+    )
     first = next(iter(rows))
     lines += ["", f"Every pair of *{first}*, mean AUROC over seeds (in-distribution set by row):", ""]
-    lines += ["| | " + " | ".join(sets) + " |", "|---" * (1 + len(sets)) + "|"]
-    means = _means(rows[first])
-    for inside in sets:
-        cells = [f"{means[inside, outside]:.3f}" if outside != inside else "" for outside in sets]
-        lines.append(f"| {inside} | " + " | ".join(cells) + " |")
+    every = _means(rows[first]).unstack().reindex(index=sets, columns=sets)
+    lines += _markdown(every.rename_axis(index="").reset_index())
     _write_rows(folder, title, lines, rows, sums, {"provenance": provenance})
 
 
@@ -68,15 +65,15 @@ def write_paper(folder, title, rows, not_run, provenance):
     for reason, those in not_run.items():
         lines.append(f"- Not run, {reason}: {', '.join(map(' → '.join, those))}")
     lines += [""] if not_run else []
-    lines += ["| method | evaluations | average | " + " | ".join(map(" → ".join, pairs)) + " |"]
-    lines += ["|---" * (3 + len(pairs)) + "|"]
-    for name, row in rows.items():
-        auroc, means = sums[name]["auroc"], _means(row)
-        lines.append(
-            f"| {name} | {row['evaluations']} | **{auroc['average']:.3f}** ± {auroc['spread']:.3f} | "
-            + " | ".join(f"{means[pair]:.3f}" for pair in pairs)
-            + " |"
-        )
+    lines += _markdown(
+        {
+            "method": name,
+            "evaluations": row["evaluations"],
+            "average": f"**{sums[name]['auroc']['average']:.3f}** ± {sums[name]['auroc']['spread']:.3f}",
+            **{" → ".join(pair): mean for pair, mean in _means(row).items()},
+        }
+        for name, row in rows.items()
+    )
     named = {reason: list(map(" → ".join, those)) for reason, those in not_run.items()}
     _write_rows(folder, title, lines, rows, sums, {"provenance": provenance, "not_run": named})
 
@@ -87,20 +84,11 @@ def write_corruptions(folder, title, rows, counts, provenance):
     ``counts`` says how many of them, by severity.
     """
     lines = [f"# {title.replace('-', ' ').capitalize()}", "", *_provenance_lines(provenance), ""]
-    sets, kinds, severities, methods = (list(dict.fromkeys(key[k] for key in rows)) for k in range(4))
-    for severity in sorted(severities):
-        lines += [f"## Severity {severity}, AUROC, {counts[severity]} images of each kind", ""]
-        lines += ["| set | method | average | " + " | ".join(kinds) + " |"]
-        lines += ["|---" * (3 + len(kinds)) + "|"]
-        for inside in sets:
-            for method in methods:
-                row = [rows.get((inside, kind, severity, method)) for kind in kinds]
-                if all(row):
-                    values = [cell["auroc"] for cell in row]
-                    cells = " | ".join(f"{value:.3f}" for value in values)
-                    lines.append(f"| {inside} | {method} | **{np.mean(values):.3f}** | {cells} |")
-        lines.append("")
     stored = [{"set": a, "kind": b, "severity": c, "method": d, **row} for (a, b, c, d), row in rows.items()]
+    measured = pd.DataFrame(stored)
+    for severity, those in measured.groupby("severity"):
+        lines += [f"## Severity {severity}, AUROC, {counts[severity]} images of each kind", ""]
+        lines += [*_markdown(_by_kind(those, ["set", "method"], "auroc")), ""]
     _write(folder, title, lines[:-1], {"provenance": provenance, "rows": stored})
 
 
@@ -112,30 +100,26 @@ def write_calibration(folder, rows, level, provenance):
         "Test images are of source files that the fitted ones are not of; mean over seeds. *Groups* are the source "
         "files of the fitted images.",
         "",
-        "| | " + " | ".join(f"{method} | with groups" for method in methods) + " |",
-        "|---" * (1 + 2 * len(methods)) + "|",
     ]
-    for name in sets:
-        cells = " | ".join(f"{share:.1%}" for method in methods for share in rows[method, name])
-        lines.append(f"| {name} | {cells} |")
+    columns = ["", *(label for method in methods for label in (method, "with groups"))]
+    cells = [[name, *(f"{share:.1%}" for method in methods for share in rows[method, name])] for name in sets]
+    lines += _markdown(pd.DataFrame(cells, columns=columns))
     stored = [{"method": a, "set": b, "flagged": row[0], "flagged_with_groups": row[1]} for (a, b), row in rows.items()]
     _write(folder, "calibration", lines, {"provenance": provenance, "level": level, "rows": stored})
 
 
 def write_supervised_corruptions(folder, rows, provenance):
     """``supervised-corruptions.md`` and ``.json``: rows (set, what a classifier was shown) -> AUROC by kind."""
-    kinds = list(next(iter(rows.values())))
     lines = ["# Corruptions of severity 3 with the answer known, AUROC", "", *_provenance_lines(provenance)]
     lines += [
         "A classifier of the descriptors of the reference's images and of corrupted copies of some of them, against "
         "other images, clean and corrupted.",
         "",
-        "| set | shown corrupted by | average | " + " | ".join(kinds) + " |",
-        "|---" * (3 + len(kinds)) + "|",
     ]
-    for (name, label), row in rows.items():
-        cells = " | ".join(f"{row[kind]:.3f}" for kind in kinds)
-        lines.append(f"| {name} | {label} | **{np.mean(list(row.values())):.3f}** | {cells} |")
+    lines += _markdown(
+        {"set": name, "shown corrupted by": label, "average": f"**{np.mean(list(row.values())):.3f}**", **row}
+        for (name, label), row in rows.items()
+    )
     stored = [{"set": a, "shown": b, **row} for (a, b), row in rows.items()]
     _write(folder, "supervised-corruptions", lines, {"provenance": provenance, "rows": stored})
 
@@ -151,12 +135,17 @@ def write_solar(folder, rows, provenance):
         "functional, half of the defective cells); test is three tenths of the functional and the other defective "
         "cells. Mean and deviation over seeds, whose cells overlap.",
         "",
-        "| pixels | functional / defective cells | reading | development | test |",
-        "|---|---|---|---|---|",
     ]
-    for (view, counts, reading), row in rows.items():
-        cells = [f"{np.mean(row[part]):.3f} ± {np.std(row[part], ddof=1):.3f}" for part in ("development", "test")]
-        lines.append(f"| {view} | {counts[0]} / {counts[1]} | {reading} | {cells[0]} | **{cells[1]}** |")
+    lines += _markdown(
+        {
+            "pixels": view,
+            "functional / defective cells": f"{counts[0]} / {counts[1]}",
+            "reading": reading,
+            "development": mean_and_deviation(row["development"]),
+            "test": f"**{mean_and_deviation(row['test'])}**",
+        }
+        for (view, counts, reading), row in rows.items()
+    )
     stored = [
         {"view": view, "cells": counts, "reading": reading, **row} for (view, counts, reading), row in rows.items()
     ]
@@ -165,20 +154,53 @@ def write_solar(folder, rows, provenance):
 
 def write_localisation(folder, title, rows, provenance):
     """``title.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
-    cases = list(dict.fromkeys(key[:2] for key in rows))
     lines = [
         "# Localisation, pixel AUROC / PRO to a false-positive rate of 0.3",
         "",
         *_provenance_lines(provenance),
         "",
     ]
-    lines += ["| map | " + " | ".join(f"{patch} in {ground}" for ground, patch in cases) + " |"]
-    lines += ["|---" * (1 + len(cases)) + "|"]
-    for name in dict.fromkeys(key[2] for key in rows):
-        cells = [rows[(*case, name)] for case in cases if (*case, name) in rows]
-        lines.append(f"| {name} | " + " | ".join(f"{c['auroc']:.3f} / {c['pro']:.3f}" for c in cells) + " |")
+    cells: dict[str, dict[str, str]] = {}
+    for (ground, patch, name), row in rows.items():
+        cells.setdefault(name, {"map": name})[f"{patch} in {ground}"] = f"{row['auroc']:.3f} / {row['pro']:.3f}"
+    lines += _markdown(cells.values())
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
     _write(folder, title, lines, {"provenance": provenance, "rows": stored})
+
+
+def mean_and_deviation(values):
+    """A mean with its deviation over seeds; of one seed there is none."""
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+
+
+def _by_kind(measured, index, value):
+    """A row for each index that has all kinds, with the average over them in front."""
+    kinds, rows = list(measured["kind"].unique()), measured[index].drop_duplicates()
+    wide = measured.pivot(index=index, columns="kind", values=value)[kinds].dropna()
+    wide = wide.reindex(pd.MultiIndex.from_frame(rows)).dropna()  # pivot sorts
+    wide.insert(0, "average", [f"**{mean:.3f}**" for mean in wide[kinds].mean(axis=1)])
+    return wide.reset_index()
+
+
+def _markdown(rows):
+    """Lines of a table in Markdown: floats to three places, nothing where a figure is missing.
+
+    Args:
+        rows: a data frame, or a dict for each row
+    """
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    header = "| " + " | ".join(map(str, frame.columns)) + " |"
+    lines = [header.replace("|  |", "| |"), "|---" * len(frame.columns) + "|"]
+    for row in frame.itertuples(index=False, name=None):
+        lines.append("| " + " | ".join(map(_cell, row)) + " |")
+    return lines
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.3f}"
+    return str(value)
 
 
 def _write(folder, title, lines, stored):
@@ -193,8 +215,8 @@ def _sums(rows):
 
 
 def _means(row):
-    """The mean AUROC over seeds of every pair."""
-    return {pair: np.mean([run["auroc"] for run in runs]) for pair, runs in row["results"].items()}
+    """The mean AUROC over seeds of every pair, a series."""
+    return pd.Series({pair: np.mean([run["auroc"] for run in runs]) for pair, runs in row["results"].items()})
 
 
 def _write_rows(folder, title, lines, rows, sums, stored):
