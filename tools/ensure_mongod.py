@@ -20,25 +20,28 @@ WAY_OUT = (
 )
 
 
-def bundled_mongod():
+def bundled_mongod() -> Path:
     """Where FiftyOne looks first, whether it exists or not."""
-    return Path(find_spec("fiftyone").origin).parent / "db" / "bin" / "mongod"
+    spec = find_spec("fiftyone")
+    if spec is None or spec.origin is None:
+        sys.exit('FiftyOne is not installed; run: pip install "diffpath[fiftyone]"')
+    return Path(spec.origin).parent / "db" / "bin" / "mongod"
 
 
-def runs(mongod):
+def runs(mongod: str | Path) -> bool:
     try:
         answer = subprocess.run([mongod, "--version"], capture_output=True, text=True)
     except OSError:
         return False
     version = re.search(r"db version v(\d+)", answer.stdout)
-    return answer.returncode == 0 and version and int(version[1]) >= OLDEST_VERSION
+    return answer.returncode == 0 and version is not None and int(version[1]) >= OLDEST_VERSION
 
 
-def usable():
-    return runs(bundled_mongod()) or (shutil.which("mongod") and runs("mongod"))
+def usable() -> bool:
+    return runs(bundled_mongod()) or (shutil.which("mongod") is not None and runs("mongod"))
 
 
-def main():
+def main() -> None:
     if os.environ.get("FIFTYONE_DATABASE_URI") or usable():
         return
     print("No usable mongod was found; installing", FALLBACK_PACKAGE)
