@@ -13,10 +13,14 @@ The network's scale, [−1, 1], is applied later, by the method.
 
 import math
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
@@ -24,11 +28,34 @@ from .errors import ImageError
 # Recorded with every reference; changed whenever the same file would give other pixels
 PREPROCESSING = "upright RGB, bicubic square, 2"
 CHANNEL_COUNTS = (1, 2, 3, 4)
+
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _BACKGROUND = (255, 255, 255)
 
 
-def load_image(path, size):
+@runtime_checkable
+class Array(Protocol):
+    """What is needed of an array: NumPy's, torch's or another that NumPy can read."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class Tensor(Array, Protocol):
+    """What tells torch's from others: reading files needs no torch."""
+
+    def detach(self) -> Any: ...
+
+
+Size: TypeAlias = int | Sequence[int]  # a side in pixels, or several
+Picture: TypeAlias = UInt8[np.ndarray, "size size 3"]
+AnyImage: TypeAlias = Image.Image | Array
+
+
+def load_image(path: str | os.PathLike[str], size: Size) -> Picture:
     """Reads an image file and resizes it to a square.
 
     Args:
@@ -69,7 +96,7 @@ def load_image(path, size):
         ) from error
 
 
-def prepare_image(image, size):
+def prepare_image(image: AnyImage, size: Size) -> Picture:
     """Resizes an image that is in memory to a square.
 
     Args:
@@ -94,7 +121,7 @@ def prepare_image(image, size):
     return to_rgb_square(image, size)
 
 
-def split_images(images):
+def split_images(images: AnyImage | Iterable[AnyImage]) -> Iterable[AnyImage]:
     """Splits what a caller passes as "images" into single images.
 
     Args:
@@ -108,19 +135,15 @@ def split_images(images):
         raise ImageError(f"images must be images, not a path, got {images!r} (open it with PIL.Image.open first)")
     if isinstance(images, Image.Image):
         return [images]
-    shape = getattr(images, "shape", None)
-    if shape is None:
+    if not isinstance(images, Array):
         return images
-    if len(shape) == 4:
-        return images
-    if len(shape) == 2 or (len(shape) == 3 and _channel_axis(images) is not None):
-        return [images]
-    if len(shape) == 3:
-        return images
-    raise ImageError(f"images must have 2, 3 or 4 axes, got shape {tuple(shape)}")
+    axes = len(images.shape)
+    if axes not in (2, 3, 4):
+        raise ImageError(f"images must have 2, 3 or 4 axes, got shape {tuple(images.shape)}")
+    return [images] if axes == 2 or _channel_axis(images) is not None else images
 
 
-def to_rgb_square(image, size):
+def to_rgb_square(image: Image.Image, size: Size) -> Picture:
     """Converts a PIL image to an upright uint8 RGB array of shape ``(size, size, 3)``; sizes as above."""
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -132,7 +155,7 @@ def to_rgb_square(image, size):
 
 
 @contextmanager
-def _large_pictures_allowed():
+def _large_pictures_allowed() -> Iterator[None]:
     """Pillow warns of pictures of more than MAX_IMAGE_PIXELS and raises on twice that: only the latter stops us here.
 
     A warning filter would hold for the whole process, in whose other threads images are
@@ -149,7 +172,7 @@ _LARGE_ALLOWED = ContextVar("large pictures allowed", default=False)  # each thr
 _warn_or_raise = Image._decompression_bomb_check
 
 
-def _check_size(size, *args, **options):
+def _check_size(size: tuple[int, int], *args: Any, **options: Any) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if not _LARGE_ALLOWED.get() or limit is None or math.prod(size) > 2 * limit:
         _warn_or_raise(size, *args, **options)
@@ -159,20 +182,20 @@ def _check_size(size, *args, **options):
 Image._decompression_bomb_check = _check_size
 
 
-def _sides(size):
+def _sides(size: Size) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
-def _check_file(path):
-    if not os.path.exists(path):
+def _check_file(path: str | os.PathLike[str]) -> None:
+    if not Path(path).exists():
         raise ImageError(f"{path} does not exist; correct the sample's filepath")
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise ImageError(f"{path} is not a file; correct the sample's filepath")
-    if os.path.getsize(path) == 0:
+    if Path(path).stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); replace or remove the file")
 
 
-def _to_rgb(image):
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _UINT16_MODES:
         image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
     elif image.mode == "I":  # how Pillow opens some 16-bit files
@@ -186,9 +209,9 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _to_uint8_array(image):
+def _to_uint8_array(image: Array) -> UInt8[np.ndarray, "h w *c"]:
     """An array or tensor as uint8 ``(H, W)`` or ``(H, W, C)`` with 2 to 4 channels, contiguous."""
-    if not hasattr(image, "shape"):
+    if not isinstance(image, Array):
         raise ImageError(f"an image must be a PIL image, an array or a tensor, got {type(image).__name__}")
     axis = _channel_axis(image)
     array = _to_numpy(image)
@@ -206,24 +229,22 @@ def _to_uint8_array(image):
     return np.ascontiguousarray(array)
 
 
-def _to_numpy(image):
-    if hasattr(image, "detach"):  # a tensor, without importing torch
-        image = image.detach().cpu()
-        if image.is_floating_point():
-            image = image.float()  # NumPy has no bfloat16
-        return image.numpy()
+def _to_numpy(image: Array) -> np.ndarray:
+    if isinstance(image, Tensor):
+        detached = image.detach().cpu()
+        return (detached.float() if detached.is_floating_point() else detached).numpy()  # NumPy has no bfloat16
     return np.asarray(image)
 
 
-def _channel_axis(image):
+def _channel_axis(image: Array) -> int | None:
     """The channel axis of a single three-axis image, or None."""
     if len(image.shape) != 3:
         return None
-    order = (0, -1) if hasattr(image, "detach") else (-1, 0)
+    order = (0, -1) if isinstance(image, Tensor) else (-1, 0)
     return next((axis for axis in order if image.shape[axis] in CHANNEL_COUNTS), None)
 
 
-def _to_uint8(array):
+def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "..."]:
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:

@@ -1,19 +1,22 @@
 """DiffPathV2: images in, features and heatmaps out (arXiv 2507.22692)."""
 
 import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..errors import ImageError, ModelError
-from ..images import PREPROCESSING, prepare_image, split_images
-from ..models import BUNDLED_MODEL, Tiles, load_model
+from ..images import PREPROCESSING, AnyImage, Picture, prepare_image, split_images
+from ..models import BUNDLED_MODEL, NoisePredictor, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MethodOptions, ModelOptions
 from .descriptor import DESCRIPTOR, PARTS, join_parts
@@ -21,7 +24,9 @@ from .features import error_maps, heatmaps, path_statistics, six_features
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
-HEATMAP_WINDOW = dict(window=7, sigma=None)
+HEATMAP_WINDOW = 7  # pixels, of a uniform window
+
+Device: TypeAlias = str | torch.device | None
 
 # Noisy 32×32 images per forward pass of a network with 32 channels at full resolution: large
 # enough to fill the device, small enough for its memory and caches; scaled by both
@@ -51,25 +56,28 @@ class DiffPathResult:
             A latent model's are at its latent's side
     """
 
-    features: np.ndarray
-    profile: np.ndarray
-    statistics: np.ndarray
-    zoomed: np.ndarray
-    descriptor: np.ndarray
-    heatmaps: np.ndarray
-    error_maps: np.ndarray
+    features: Float32[np.ndarray, "*n 6"]
+    profile: Float32[np.ndarray, "*n t"]
+    statistics: Float32[np.ndarray, "*n s"]
+    zoomed: Float32[np.ndarray, "*n z"]
+    descriptor: Float32[np.ndarray, "*n d"]
+    heatmaps: Float32[np.ndarray, "*n h h"]
+    error_maps: Float32[np.ndarray, "*n e e"]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "DiffPathResult":
         """The same of one image (without the axis N) or of some."""
         return DiffPathResult(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @classmethod
-    def concatenate(cls, results):
+    def concatenate(cls, results: Sequence["DiffPathResult"]) -> "DiffPathResult":
         """Joins results along the images."""
         return cls(**{f.name: np.concatenate([getattr(r, f.name) for r in results]) for f in fields(cls)})
+
+
+Prepared: TypeAlias = UInt8[np.ndarray, "n side side 3"]
 
 
 class _View(NamedTuple):
@@ -77,7 +85,7 @@ class _View(NamedTuple):
 
     side: int
     tiles: Tiles | None
-    noise: torch.Tensor
+    noise: Float[Tensor, "d c h w"]
 
 
 class DiffPathV2:
@@ -117,19 +125,19 @@ class DiffPathV2:
 
     def __init__(
         self,
-        model=BUNDLED_MODEL,
+        model: str | os.PathLike[str] | NoisePredictor = BUNDLED_MODEL,
         *,
-        preset="default",
-        num_timesteps=10,
-        timestep_range=(0.0, 0.9),
-        num_noise_draws=1,
-        seed=0,
-        device=None,
-        dtype=None,
-        max_evaluations=None,
-        model_options=None,
-        **options,
-    ):
+        preset: str = "default",
+        num_timesteps: int = 10,
+        timestep_range: Sequence[float] = (0.0, 0.9),
+        num_noise_draws: int = 1,
+        seed: int = 0,
+        device: Device | Sequence[Device] = None,
+        dtype: str | torch.dtype | None = None,
+        max_evaluations: int | None = None,
+        model_options: ModelOptions | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.options = MethodOptions.from_preset(
             preset,
             num_timesteps=num_timesteps,
@@ -155,13 +163,13 @@ class DiffPathV2:
         self.max_evaluations = self._default_max_evaluations() if max_evaluations is None else max_evaluations
 
     @property
-    def sides(self):
+    def sides(self) -> tuple[int, ...]:
         """The sides of the squares that an image is resized to, one after the other, in pixels."""
         last = self.views[-1].side
         return (last,) if self.options.equalise_resampling is None else (self.options.equalise_resampling, last)
 
     @property
-    def provenance(self):
+    def provenance(self) -> dict[str, Any]:
         """What determines descriptors: model, options and preprocessing, as JSON-ready values."""
         return {
             "model": self.predictor.name,
@@ -175,37 +183,37 @@ class DiffPathV2:
         }
 
     @property
-    def images_per_pass(self):
+    def images_per_pass(self) -> int:
         """How many images are scored together."""
         return self._images_at_once(self.max_evaluations) * len(self.predictors)
 
     @images_per_pass.setter
-    def images_per_pass(self, images):
+    def images_per_pass(self, images: int) -> None:
         if images < 1:
             raise ValueError(f"batch_size must be at least 1, got {images}")
         per_device = math.ceil(images / len(self.predictors))
         self.max_evaluations = per_device * self._passes_per_image
 
     @property
-    def _passes_per_image(self):
+    def _passes_per_image(self) -> int:
         pieces = sum(1 if view.tiles is None else len(view.tiles) for view in self.views)
         return self.options.num_timesteps * self.options.num_noise_draws * pieces
 
-    def _images_at_once(self, max_evaluations):
+    def _images_at_once(self, max_evaluations: int) -> int:
         """How many images a device scores together."""
         return max(1, max_evaluations // self._passes_per_image)
 
     @property
-    def tiles(self):
+    def tiles(self) -> Tiles | None:
         """The :class:`diffpath.models.Tiles` of the network's space, or None for whole images."""
         return self.views[0].tiles
 
     @property
-    def noise(self):
+    def noise(self) -> Float[Tensor, "d c h w"]:
         """ε, float32 ``(D, c, h, w)``."""
         return self.views[0].noise
 
-    def score_images(self, images):
+    def score_images(self, images: AnyImage | Iterable[AnyImage]) -> DiffPathResult:
         """Computes features, profiles, descriptors and maps.
 
         Args:
@@ -221,15 +229,16 @@ class DiffPathV2:
             ImageError: if an image's shape, type or value range is not supported; the
                 message names its position
         """
-        images = iter(split_images(images))
-        results, done = [], 0
-        while chunk := list(islice(images, self.images_per_pass)):
+        single = iter(split_images(images))
+        results: list[DiffPathResult] = []
+        done = 0
+        while chunk := list(islice(single, self.images_per_pass)):
             prepared = np.stack([self._prepare(x, done + i) for i, x in enumerate(chunk)])
             results.append(self.score_prepared(prepared))
             done += len(chunk)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
-    def score_prepared(self, images):
+    def score_prepared(self, images: np.ndarray) -> DiffPathResult:
         """Does the same with images that are resized already, as readers of files hand them over.
 
         Args:
@@ -249,22 +258,23 @@ class DiffPathV2:
                 f"prepared images must be a uint8 array of shape (N, {side}, {side}, 3), got {given}; "
                 "score_images takes any"
             )
-        results = []
-        several = len(self.predictors) > 1
-        with ThreadPoolExecutor(len(self.predictors)) if several else nullcontext() as pool:
+        results: list[DiffPathResult] = []
+        with ThreadPoolExecutor(len(self.predictors)) as pool:
+            # One device works in the caller's thread, whose settings of torch are the caller's
+            on_devices = pool.map if len(self.predictors) > 1 else map
             while len(images):
                 chunk, images = np.split(images, [self.images_per_pass])
                 shares = np.array_split(chunk, min(len(self.predictors), len(chunk)))
-                results += (pool.map if several else map)(self._score_share, self.predictors, shares)
+                results += on_devices(self._score_share, self.predictors, shares)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
-    def _prepare(self, image, position):
+    def _prepare(self, image: AnyImage, position: int) -> Picture:
         try:
             return prepare_image(image, self.sides)
         except ValueError as error:
             raise type(error)(f"image {position}: {error}") from error
 
-    def _score_share(self, predictor, images):
+    def _score_share(self, predictor: NoisePredictor, images: Prepared) -> DiffPathResult:
         """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
         while True:
             tried = self.max_evaluations
@@ -285,7 +295,7 @@ class DiffPathV2:
             release_memory(predictor.device)
 
     @torch.inference_mode()
-    def _score_chunk(self, predictor, images, max_evaluations):
+    def _score_chunk(self, predictor: NoisePredictor, images: Prepared, max_evaluations: int) -> DiffPathResult:
         seen = [self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views]
         if len(seen) == 1:
             return seen[0]
@@ -293,24 +303,24 @@ class DiffPathV2:
         both = replace(whole, zoomed=larger.descriptor, heatmaps=larger.heatmaps, error_maps=larger.error_maps)
         return replace(both, descriptor=join_parts(vars(both), self.options))
 
-    def _see(self, predictor, images, view, max_evaluations):
+    def _see(self, predictor: NoisePredictor, images: Prepared, view: _View, max_evaluations: int) -> DiffPathResult:
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
         options, device = self.options, predictor.device
         # As writable and contiguous memory: torch warns of the former and refuses the latter
-        images = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
-        images = self._to_network_scale(images)
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+        clean = self._to_network_scale(pixels)
         timesteps = self.timesteps.to(device)
         noise = view.noise.to(device)
-        path = compute_trajectory(predictor, images, timesteps, noise, max_evaluations, tiles=view.tiles)
+        path = compute_trajectory(predictor, clean, timesteps, noise, max_evaluations, tiles=view.tiles)
 
-        originals = images[:, None, None]
-        window = dict(window=options.ssim_window, sigma=options.ssim_sigma)
-        moments = LocalMoments(originals, path.reconstruction, **window)
+        originals = clean[:, None, None]
+        window, sigma = options.ssim_window, options.ssim_sigma
+        moments = LocalMoments(originals, path.reconstruction, window=window, sigma=sigma)
         dissimilarity = moments.dissimilarity(options.ssim_c)
         # Weights and profile may follow the paper; a heatmap must point at what is wrong
         of_map = moments
-        if window != HEATMAP_WINDOW:
-            of_map = LocalMoments(originals, path.reconstruction, **HEATMAP_WINDOW)
+        if (window, sigma) != (HEATMAP_WINDOW, None):
+            of_map = LocalMoments(originals, path.reconstruction, window=HEATMAP_WINDOW, sigma=None)
         time = timesteps / predictor.num_train_timesteps
         features = six_features(
             path.score_error,
@@ -320,8 +330,8 @@ class DiffPathV2:
         )
         profile = dissimilarity.mean(dim=(1, 3, 4))
         statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
-        parts = dict(features=features, profile=profile, statistics=statistics)
-        parts = {name: values.cpu().numpy() for name, values in parts.items()}
+        tensors = {"features": features, "profile": profile, "statistics": statistics}
+        parts = {name: values.cpu().numpy() for name, values in tensors.items()}
         return DiffPathResult(
             **parts,
             zoomed=np.zeros((len(images), 0), np.float32),
@@ -330,33 +340,33 @@ class DiffPathV2:
             error_maps=error_maps(path.score_error).cpu().numpy(),
         )
 
-    def _to_network_scale(self, images):
+    def _to_network_scale(self, pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c h w"]:
         """uint8 ``(N, H, W, 3)`` to float32 ``(N, C, H, W)`` in [−1, 1]."""
-        images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.predictor.image_channels == 1:
             red_green_blue = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
             images = (images * red_green_blue).sum(1, keepdim=True)
         return images
 
-    def _at_network_side(self, maps):
+    def _at_network_side(self, maps: Float[Tensor, "n d t height width"]) -> Float[Tensor, "n d t h w"]:
         """Maps ``(N, D, T, H, W)`` of the image as means over what each of the network's pixels covers."""
         factor = self.predictor.space.factor
         return maps if factor == 1 else avg_pool2d(maps.flatten(0, 1), factor).unflatten(0, maps.shape[:2])
 
-    def _default_max_evaluations(self):
+    def _default_max_evaluations(self) -> int:
         small_images = _MAX_EVALUATIONS.get(self.predictor.device.type, 160)
         view = self.views[0]
         side = view.tiles.tile if view.tiles else view.side // self.predictor.space.factor
         return max(1, small_images * 32**3 // (side**2 * max(self.predictor.width, 32)))
 
-    def _check_side(self, name, side):
+    def _check_side(self, name: str, side: int) -> None:
         multiple = self.predictor.resolution_multiple
         if side % multiple or side < multiple:
             lower = max(side // multiple, 1) * multiple
             nearest = f"try {lower} or {lower + multiple}"
             raise ModelError(f"{name} must be a multiple of {multiple} for this model, got {side} ({nearest})")
 
-    def _views(self):
+    def _views(self) -> list[_View]:
         """The image at the method's resolution, and where ``zoom`` asks for it, larger."""
         options, tile = self.options, self.options.tile
         if tile is not None:
@@ -371,14 +381,14 @@ class DiffPathV2:
             views.append(self._view(options.zoom * self.resolution, tile or self.resolution, 0))
         return views
 
-    def _view(self, side, tile, overlap):
+    def _view(self, side: int, tile: int | None, overlap: float) -> _View:
         """The image at a side, in tiles that share this fraction of their side, or whole where ``tile`` is None."""
         factor = self.predictor.space.factor
         noise = noise_bank(self.options.num_noise_draws, self.predictor.channels, side // factor, self.options.seed)
         tiles = Tiles(side // factor, tile // factor, round(overlap * tile / factor)) if tile else None
         return _View(side, tiles, noise)
 
-    def _check_timesteps(self):
+    def _check_timesteps(self) -> None:
         rows = self.timesteps.to(self.predictor.device)
         for name in ("signal", "sigma"):
             values = getattr(self.predictor.schedule, name)[rows]
@@ -388,7 +398,7 @@ class DiffPathV2:
                     f"{'image left' if name == 'signal' else 'noise yet'}; use a range further inside of [0, 1]"
                 )
 
-    def _empty_result(self):
+    def _empty_result(self) -> DiffPathResult:
         side = self.views[-1].side
         lengths = {part.name: len(part.computed_names(self.options)) for part in PARTS}
         parts = {name: np.zeros((0, length), np.float32) for name, length in lengths.items()}
@@ -400,12 +410,12 @@ class DiffPathV2:
         )
 
 
-def _resized(images, side):
+def _resized(images: Prepared, side: int) -> UInt8[np.ndarray, "n {side} {side} 3"]:
     """uint8 images ``(N, H, W, 3)`` brought to another side."""
     return images if images.shape[1] == side else np.stack([prepare_image(image, side) for image in images])
 
 
-def _split_devices(device):
+def _split_devices(device: Device | Sequence[Device]) -> Sequence[Device]:
     if isinstance(device, str):
         return [name.strip() for name in device.split(",")]
-    return list(device) if isinstance(device, (list, tuple)) else [device]
+    return [device] if device is None or isinstance(device, torch.device) else list(device)

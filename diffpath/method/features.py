@@ -15,8 +15,11 @@ frequencies it is unusual.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from .descriptor import FREQUENCY_BANDS, QUADRANTS
@@ -28,14 +31,20 @@ ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
 _TINY = 1e-12  # below any mean square of errors that a network makes
 _LEAST_SHARE = 1e-8  # of a band in the error's power: what float32 tells from none
-ERROR_POWERS = {
+ERROR_POWERS: dict[str, Callable[[Tensor], Tensor]] = {
     "signed": lambda error: error,
     "absolute": torch.abs,
     "squared": torch.square,
 }
 
 
-def six_features(score_error, time, *, error_power="signed", weights=None):
+def six_features(
+    score_error: Float[Tensor, "n d t c h w"],
+    time: Float[Tensor, " t"],
+    *,
+    error_power: str = "signed",
+    weights: Float[Tensor, "n d t h w"] | None = None,
+) -> Float[Tensor, "n 6"]:
     """Sums powers of the weighted score error and of its temporal derivative.
 
     Args:
@@ -55,7 +64,9 @@ def six_features(score_error, time, *, error_power="signed", weights=None):
     return torch.cat([_power_means(weighted_error), _power_means(error_rate)], dim=1)
 
 
-def path_statistics(score_error, fine_dissimilarity):
+def path_statistics(
+    score_error: Float[Tensor, "n d t c h w"], fine_dissimilarity: Float[Tensor, "n d t height width"]
+) -> Float[Tensor, "n statistics"]:
     """What the six sums lose of where on the path and where in the image it is unusual.
 
     Per timestep, over draws, channels and pixels:
@@ -87,7 +98,7 @@ def path_statistics(score_error, fine_dissimilarity):
     return torch.cat([relative_error, correlation, fine, by_quadrant, error_spectrum(score_error)], dim=1)
 
 
-def error_spectrum(score_error):
+def error_spectrum(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n bands"]:
     """Which spatial frequencies the score error is made of at the first half of the timesteps, where noise is weak.
 
     There the network sees the image's fine structure and errs where that is unlike what it
@@ -104,13 +115,13 @@ def error_spectrum(score_error):
     """
     early = score_error[:, :, : (score_error.shape[2] + 1) // 2]
     power = torch.fft.fft2(early).abs().square().mean(dim=(1, 3))
-    bands = _frequency_bands(*power.shape[-2:], like=power)
+    bands = _frequency_bands(power.shape[-2], power.shape[-1], like=power)
     by_band = [(power * band).sum(dim=(-2, -1)) / band.sum().clamp_min(1) for band in bands]
     relative = torch.stack(by_band, dim=-1) / power.mean(dim=(-2, -1)).clamp_min(_TINY).unsqueeze(-1)
     return relative.clamp_min(_LEAST_SHARE).log().mean(dim=1)
 
 
-def heatmaps(dissimilarity, time):
+def heatmaps(dissimilarity: Float[Tensor, "n d t h w"], time: Float[Tensor, " t"]) -> Float[Tensor, "n h w"]:
     """Where the reconstruction differs in structure.
 
     The middle of the path shows it best: early on the reconstruction is the image itself,
@@ -129,7 +140,7 @@ def heatmaps(dissimilarity, time):
     return chosen.mean(dim=(1, 2)).clamp(0, 1)
 
 
-def error_maps(score_error):
+def error_maps(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n h w"]:
     """How large the score error is around each pixel, on a logarithmic scale.
 
     e² is averaged over channels and a window of 7×7 pixels; its logarithm is averaged over
@@ -147,24 +158,24 @@ def error_maps(score_error):
     return (1 + decades / ERROR_MAP_DECADES).clamp(0, 1)
 
 
-def _error_decades(score_error):
+def _error_decades(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n h w"]:
     """Decimal logarithm of e² around each pixel, averaged over draws and timesteps, ``(N, H, W)``."""
     energy = local_mean(score_error.square().mean(dim=3), ERROR_MAP_WINDOW)
     return energy.clamp_min(_TINY).log10().mean(dim=(1, 2))
 
 
-def _frequency_bands(height, width, like):
+def _frequency_bands(height: int, width: int, like: Tensor) -> list[Float[Tensor, "{height} {width}"]]:
     """Which frequencies of a DFT lie in each band, as zeros and ones ``(H, W)``; the same on every device."""
     frequency = torch.hypot(torch.fft.fftfreq(height).unsqueeze(1), torch.fft.fftfreq(width).unsqueeze(0))
     upper = (*FREQUENCY_BANDS[1:], math.inf)
     return [((frequency >= a) & (frequency < b)).to(like) for a, b in zip(FREQUENCY_BANDS, upper)]
 
 
-def _by_timestep(values):
+def _by_timestep(values: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n t"]:
     return values.mean(dim=(1, 3, 4, 5))
 
 
-def _power_means(values):
+def _power_means(values: Float[Tensor, " n *terms"]) -> Float[Tensor, "n 3"]:
     values = values.flatten(1)
     squares = values**2
     return torch.stack([values.mean(1), squares.mean(1), (squares * values).mean(1)], dim=1)

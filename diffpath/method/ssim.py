@@ -13,6 +13,8 @@ structure differs, and ``HEATMAP_C`` points at it best (measured by
 import functools
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 DATA_RANGE = 2.0
 STANDARD_C = ((0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2)
@@ -20,7 +22,14 @@ RECONSTRUCTION_C = (0.2, 0.2)
 HEATMAP_C = (1.0, 1.0)
 
 
-def dissimilarity_map(images, reconstruction, *, window=7, sigma=None, c=RECONSTRUCTION_C):
+def dissimilarity_map(
+    images: Float[Tensor, "*#batch c h w"],
+    reconstruction: Float[Tensor, "*batch c h w"],
+    *,
+    window: int = 7,
+    sigma: float | None = None,
+    c: tuple[float, float] = RECONSTRUCTION_C,
+) -> Float[Tensor, "*batch h w"]:
     """1 − SSIM per pixel, as the mean over channels.
 
     Args:
@@ -39,7 +48,14 @@ def dissimilarity_map(images, reconstruction, *, window=7, sigma=None, c=RECONST
 class LocalMoments:
     """Means, variances and covariance in a window: 1 − SSIM for any constants from one filtering."""
 
-    def __init__(self, images, reconstruction, *, window, sigma):
+    def __init__(
+        self,
+        images: Float[Tensor, "*#batch c h w"],
+        reconstruction: Float[Tensor, "*batch c h w"],
+        *,
+        window: int,
+        sigma: float | None,
+    ) -> None:
         if window < 3 or window % 2 == 0:
             raise ValueError(f"ssim_window must be odd and at least 3, got {window}")
         self.mean_x, self.mean_y = local_mean(images, window, sigma), local_mean(reconstruction, window, sigma)
@@ -47,7 +63,7 @@ class LocalMoments:
         self.variances = self.variances + local_mean(reconstruction**2, window, sigma) - self.mean_y**2
         self.covariance = local_mean(images * reconstruction, window, sigma) - self.mean_x * self.mean_y
 
-    def dissimilarity(self, c):
+    def dissimilarity(self, c: tuple[float, float]) -> Float[Tensor, "*batch h w"]:
         """1 − SSIM with constants (C₁, C₂), as the mean over channels, ``(..., H, W)`` in [0, 2]."""
         c1, c2 = c
         similarity = (2 * self.mean_x * self.mean_y + c1) * (2 * self.covariance + c2)
@@ -55,7 +71,9 @@ class LocalMoments:
         return (1 - similarity).mean(dim=-3)
 
 
-def local_mean(values, window, sigma=None):
+def local_mean(
+    values: Float[Tensor, "*batch h w"], window: int, sigma: float | None = None
+) -> Float[Tensor, "*batch h w"]:
     """Means over a window, the border mirrored with its edge pixels.
 
     Along each axis this is one product with a matrix: many times faster on a processor than
@@ -71,7 +89,7 @@ def local_mean(values, window, sigma=None):
 
 
 @functools.lru_cache(maxsize=32)
-def _averaging(size, window, sigma):
+def _averaging(size: int, window: int, sigma: float | None) -> Float[Tensor, "size size"]:
     """The matrix ``(size, size)`` that takes the values along an axis to their means."""
     offsets = torch.arange(window, dtype=torch.float64) - window // 2
     weights = torch.ones_like(offsets) if sigma is None else torch.exp(-0.5 * (offsets / sigma) ** 2)

@@ -22,6 +22,10 @@ noise.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..models import NoisePredictor, Tiles
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Trajectory:
         reconstruction: x̂₀ ``(N, D, T, C, H, W)``, images in [−1, 1]
     """
 
-    score_error: torch.Tensor
-    reconstruction: torch.Tensor
+    score_error: Float[Tensor, "n d t c h w"]
+    reconstruction: Float[Tensor, "n d t channels height width"]
 
 
-def spaced_timesteps(num_timesteps, timestep_range, num_train_timesteps):
+def spaced_timesteps(
+    num_timesteps: int, timestep_range: tuple[float, float], num_train_timesteps: int
+) -> Int64[Tensor, " {num_timesteps}"]:
     """Timesteps evenly spaced over a range of the schedule.
 
     Args:
@@ -66,13 +72,22 @@ def spaced_timesteps(num_timesteps, timestep_range, num_train_timesteps):
     return timesteps
 
 
-def noise_bank(num_noise_draws, channels, resolution, seed):
+def noise_bank(
+    num_noise_draws: int, channels: int, resolution: int, seed: int
+) -> Float[Tensor, "{num_noise_draws} {channels} {resolution} {resolution}"]:
     """The seeded noise ε that all images share, float32 ``(D, C, H, W)`` on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_noise_draws, channels, resolution, resolution, generator=generator)
 
 
-def compute_trajectory(predictor, images, timesteps, noise, max_evaluations, tiles=None):
+def compute_trajectory(
+    predictor: NoisePredictor,
+    images: Float[Tensor, "n channels height width"],
+    timesteps: Int64[Tensor, " t"],
+    noise: Float[Tensor, "d c h w"],
+    max_evaluations: int | None,
+    tiles: Tiles | None = None,
+) -> Trajectory:
     """Noises images at every timestep and compares predicted with true noise.
 
     Args:
@@ -91,10 +106,10 @@ def compute_trajectory(predictor, images, timesteps, noise, max_evaluations, til
     clean = predictor.encode(images, max_evaluations)
     clean = clean[:, None, None].expand(*counts, *clean.shape[1:])
     noise = noise[None, :, None]
-    layout = dict(memory_format=torch.channels_last)  # the one that convolutions are fastest on
+    layout = torch.channels_last  # the one that convolutions are fastest on
     predicted = predictor.predict(
-        clean.flatten(0, 2).contiguous(**layout),
-        noise.expand(clean.shape).flatten(0, 2).contiguous(**layout),
+        clean.flatten(0, 2).contiguous(memory_format=layout),
+        noise.expand(clean.shape).flatten(0, 2).contiguous(memory_format=layout),
         timesteps.repeat(counts[0] * counts[1]),
         max_evaluations=max_evaluations,
         tiles=tiles,

@@ -4,6 +4,7 @@ Facts are from the models' pages and papers. Only the bundled model was run by u
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class ModelCard:
     licence: str
     image_size: int
     good_at: str
-    settings: dict = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
-    def facts(self):
+    def facts(self) -> str:
         """All but the id in one line."""
         size = f", {self.parameters:g} M parameters" if self.parameters else ""
         return f"{self.image_size}×{self.image_size}{size}, {self.licence}. {self.good_at}"
@@ -59,7 +60,7 @@ MODEL_CARDS = (
 )
 
 
-def find_card(model):
+def find_card(model: str) -> ModelCard | None:
     """The card of a model, or None."""
     return next((card for card in MODEL_CARDS if card.id == model), None)
 

@@ -14,11 +14,19 @@ list of blocks, which the table below renames; three things need more than a nam
 """
 
 import json
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..errors import ModelError
 from .folder import OWN_CONFIG, WEIGHTS
+
+State = dict[str, Tensor]  # parameters by name
 
 GROUPS = 32
 # The channel multipliers that the original scripts choose by image size
@@ -50,9 +58,9 @@ class Architecture:
 
     image_size: int
     num_channels: int = 128
-    channel_mult: tuple | None = None
+    channel_mult: tuple[int, ...] | None = None
     num_res_blocks: int = 2
-    attention_resolutions: tuple = (16, 8)
+    attention_resolutions: tuple[int, ...] = (16, 8)
     num_heads: int = 4
     num_head_channels: int | None = None
     new_attention_order: bool = False
@@ -65,35 +73,38 @@ class Architecture:
     noise_schedule: str = "linear"
     rescale_timesteps: bool = True
 
-    def __post_init__(self):
-        if self.channel_mult is None:
+    def __post_init__(self) -> None:
+        channel_mult = self.channel_mult
+        if channel_mult is None:
             if self.image_size not in _CHANNEL_MULT:
                 raise ModelError(
                     f"there is no usual channel_mult for image_size {self.image_size}; give --channel-mult, as in 1,2,2"
                 )
-            object.__setattr__(self, "channel_mult", _CHANNEL_MULT[self.image_size])
+            channel_mult = _CHANNEL_MULT[self.image_size]
+            object.__setattr__(self, "channel_mult", channel_mult)
         if self.noise_schedule not in ("linear", "cosine"):
             raise ModelError(f"noise_schedule must be linear or cosine, got {self.noise_schedule!r}")
         if self.num_channels % GROUPS:
             raise ModelError(f"num_channels must be a multiple of {GROUPS}, got {self.num_channels}")
-        sides = [self.image_size // 2**level for level in range(len(self.channel_mult))]
+        sides = [self.image_size // 2**level for level in range(len(channel_mult))]
         for side in self.attention_resolutions:
             if side not in sides:
                 raise ModelError(f"attention_resolutions must be among {sides} for these levels, got {side}")
 
     @property
-    def levels(self):
+    def levels(self) -> list[tuple[int, bool]]:
         """For each level, from fine to coarse: its channels and whether it has attention."""
+        assert self.channel_mult is not None  # __post_init__ sees to it
         return [
             (self.num_channels * factor, self.image_size // 2**level in self.attention_resolutions)
             for level, factor in enumerate(self.channel_mult)
         ]
 
-    def heads(self, channels):
+    def heads(self, channels: int) -> int:
         """How many attention heads a block of so many channels has."""
         return channels // self.num_head_channels if self.num_head_channels else self.num_heads
 
-    def unet_config(self):
+    def unet_config(self) -> dict[str, Any]:
         """The arguments of the ``UNet2DModel`` that computes the same."""
         down = [_block_type("Down", attention, self.resblock_updown) for _, attention in self.levels]
         up = [_block_type("Up", attention, self.resblock_updown) for _, attention in reversed(self.levels)]
@@ -120,7 +131,7 @@ class Architecture:
             num_class_embeds=self.num_classes,
         )
 
-    def scheduler_config(self):
+    def scheduler_config(self) -> dict[str, Any]:
         """The arguments of the ``DDPMScheduler`` with the same noise levels."""
         config = dict(
             num_train_timesteps=self.diffusion_steps,
@@ -133,7 +144,7 @@ class Architecture:
         scale = 1000 / self.diffusion_steps
         return dict(config, beta_schedule="linear", beta_start=scale * 0.0001, beta_end=scale * 0.02)
 
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         """What diffpath must know beside diffusers' two configurations."""
         own = {}
         if self.rescale_timesteps and self.diffusion_steps != 1000:
@@ -144,7 +155,9 @@ class Architecture:
         return own
 
 
-def convert_checkpoint(path, folder, architecture):
+def convert_checkpoint(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str], architecture: Architecture
+) -> None:
     """Writes a checkpoint as a diffusers pipeline folder in safetensors.
 
     Args:
@@ -181,7 +194,7 @@ def convert_checkpoint(path, folder, architecture):
         raise ModelError(f"the weights of {path} are too large for one file {WEIGHTS}")
 
 
-def convert_state(state, architecture):
+def convert_state(state: Mapping[str, Tensor], architecture: Architecture) -> State:
     """Renames the parameters of a checkpoint to those of a ``UNet2DModel``.
 
     Args:
@@ -194,26 +207,26 @@ def convert_state(state, architecture):
     Raises:
         ModelError: if a parameter is missing, left over or of an impossible shape
     """
-    state = {name: value.float() for name, value in state.items()}
-    converted = {}
+    rest = {name: value.float() for name, value in state.items()}
+    converted: State = {}
     for kind, old, new in _blocks(architecture):
         try:
-            for name, value in _TRANSLATIONS[kind](state, old, architecture).items():
+            for name, value in _TRANSLATIONS[kind](rest, old, architecture).items():
                 converted[f"{new}.{name}"] = value
         except KeyError as error:
             raise ModelError(
                 f"the checkpoint has no parameter {error.args[0]!r}, which these flags ask for; check image size, "
                 "channel multipliers, residual blocks and attention resolutions"
             ) from error
-    if state:
+    if rest:
         raise ModelError(
-            f"the checkpoint has {len(state)} parameters more than these flags account for, such as "
-            f"{min(state)!r}; check image size, channel multipliers, residual blocks, attention and classes"
+            f"the checkpoint has {len(rest)} parameters more than these flags account for, such as "
+            f"{min(rest)!r}; check image size, channel multipliers, residual blocks, attention and classes"
         )
     return converted
 
 
-def _block_type(direction, attention, resblock_updown):
+def _block_type(direction: str, attention: bool, resblock_updown: bool) -> str:
     if attention:
         return f"Attn{direction}Block2D"
     if resblock_updown:
@@ -221,7 +234,7 @@ def _block_type(direction, attention, resblock_updown):
     return f"{direction}Block2D"
 
 
-def _blocks(architecture):
+def _blocks(architecture: Architecture) -> Iterator[tuple[str, str, str]]:
     """Every block as (kind, original prefix, prefix in diffusers), in the original order."""
     yield "layer", "time_embed.0", "time_embedding.linear_1"
     yield "layer", "time_embed.2", "time_embedding.linear_2"
@@ -260,15 +273,13 @@ def _blocks(architecture):
     yield "layer", "out.2", "conv_out"
 
 
-def _resampling(architecture, old, convolution, new):
+def _resampling(architecture: Architecture, old: str, convolution: str, new: str) -> tuple[str, str, str]:
     if architecture.resblock_updown:
         return "resnet", old, new
     return "layer", f"{old}.{convolution}", f"{new}.conv"
 
 
-def _read_checkpoint(path):
-    import torch
-
+def _read_checkpoint(path: str | os.PathLike[str]) -> State:
     try:
         # mmap: a checkpoint of a GB is not held twice in memory
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -281,7 +292,7 @@ def _read_checkpoint(path):
     return state
 
 
-def _check_shapes(path, state, expected):
+def _check_shapes(path: str | os.PathLike[str], state: State, expected: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in expected.items():
         if name in state and tuple(state[name].shape) != shape:
             raise ModelError(
@@ -292,15 +303,15 @@ def _check_shapes(path, state, expected):
         raise ModelError(f"{path} and these flags differ in parameters such as {different[0]!r}; check the flags")
 
 
-def _layer(state, old, architecture):
+def _layer(state: State, old: str, architecture: Architecture) -> State:
     return {part: state.pop(f"{old}.{part}") for part in ("weight", "bias")}
 
 
-def _embedding(state, old, architecture):
+def _embedding(state: State, old: str, architecture: Architecture) -> State:
     return {"weight": state.pop(f"{old}.weight")}
 
 
-def _resnet(state, old, architecture):
+def _resnet(state: State, old: str, architecture: Architecture) -> State:
     names = {
         "in_layers.0": "norm1",
         "in_layers.2": "conv1",
@@ -317,8 +328,8 @@ def _resnet(state, old, architecture):
     }
 
 
-def _attention(state, old, architecture):
-    converted = {}
+def _attention(state: State, old: str, architecture: Architecture) -> State:
+    converted: State = {}
     for name, new in (("norm", "group_norm"), ("proj_out", "to_out.0")):
         for part, value in _layer(state, f"{old}.{name}", architecture).items():
             converted[f"{new}.{part}"] = value.flatten(1) if value.ndim > 1 else value
@@ -336,7 +347,12 @@ def _attention(state, old, architecture):
     return converted
 
 
-_TRANSLATIONS = {"layer": _layer, "embedding": _embedding, "resnet": _resnet, "attention": _attention}
+_TRANSLATIONS: dict[str, Callable[[State, str, Architecture], State]] = {
+    "layer": _layer,
+    "embedding": _embedding,
+    "resnet": _resnet,
+    "attention": _attention,
+}
 
 
 def add_arguments(parser):

@@ -9,9 +9,12 @@ for, which are then unpickled as tensors only. No code of a repository is ever r
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 
@@ -53,24 +56,24 @@ class ModelFolder:
     revision: str | None = None
     allow_pickle: bool = False
 
-    def part(self, names):
+    def part(self, names: Iterable[str]) -> Path | None:
         """The folder of the first of some parts that the model has, or None."""
         found = (self.path / name for name in names if (self.path / name / "config.json").is_file())
         return next(found, None)
 
     @property
-    def network(self):
+    def network(self) -> Path:
         """The folder of the network: its own, or the root."""
         return self.part(NETWORKS) or self.path
 
     @property
-    def scheduler(self):
+    def scheduler(self) -> Path:
         """The path of the scheduler's configuration, in its own folder or at the root."""
         own = self.path / "scheduler" / "scheduler_config.json"
         root = self.path / "scheduler_config.json"
         return root if root.is_file() and not own.is_file() else own
 
-    def read_json(self, path):
+    def read_json(self, path: Path) -> dict[str, Any]:
         """The content of a configuration file.
 
         Raises:
@@ -83,14 +86,14 @@ class ModelFolder:
                 f"model {self.name!r} has no readable {path.relative_to(self.path)}; give a diffusers folder or hub id"
             ) from error
 
-    def require(self, part, config, keys):
+    def require(self, part: Path, config: Mapping[str, Any], keys: Iterable[str]) -> None:
         """Raises a ModelError if ``config``, the content of a part's ``config.json``, does not say one of the keys."""
         for key in keys:
             if not config.get(key):
                 path = (part / "config.json").relative_to(self.path)
                 raise ModelError(f"{path} of model {self.name!r} does not say {key!r}; add the key")
 
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         """The content of ``diffpath.json``, or an empty dict."""
         path = self.path / OWN_CONFIG
         own = self.read_json(path) if path.is_file() else {}
@@ -99,20 +102,20 @@ class ModelFolder:
                 raise ModelError(f"{OWN_CONFIG} of model {self.name!r} has {key!r}; it may have {', '.join(OWN_KEYS)}")
         return own
 
-    def missing_weights(self):
+    def missing_weights(self) -> Iterator[str]:
         """Paths of the pickles that would stand in for safetensors that the folder lacks, for all its parts."""
         for part in filter(None, (self.network, self.part(AUTOENCODERS), self.part(TEXT_ENCODERS))):
             safe, pickled = self._candidates(part)
             if not safe:
                 yield str(pickled.relative_to(self.path))
 
-    def _candidates(self, part):
+    def _candidates(self, part: Path) -> tuple[list[Path], Path]:
         text = part.name in TEXT_ENCODERS
         patterns = (_TEXT_WEIGHTS,) if text else (WEIGHTS, "diffusion_pytorch_model-*-of-*.safetensors")
         safe = sorted(path for pattern in patterns for path in part.glob(pattern))
         return safe, part / (_TEXT_PICKLED if text else _PICKLED)
 
-    def weights(self, part):
+    def weights(self, part: Path) -> tuple[list[Path], bool]:
         """The weight files of a part and whether they are safetensors.
 
         Raises:
@@ -129,12 +132,12 @@ class ModelFolder:
             f"or pass allow_pickle=True to read tensors from a pickled {pickled.name} whose author you trust"
         )
 
-    def stamp(self):
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
         """What changes when a file of the folder does: a model is loaded again then."""
         files = sorted(path for pattern in ("*", "*/*") for path in self.path.glob(pattern) if path.is_file())
         return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
-    def fingerprint(self, given):
+    def fingerprint(self, given: Mapping[str, Any]) -> str:
         """A hash of configurations, weights and what was given beside them."""
         digest = hashlib.sha256()
         parts = filter(None, (self.network, self.part(AUTOENCODERS), self.part(TEXT_ENCODERS)))
@@ -149,7 +152,9 @@ class ModelFolder:
         return digest.hexdigest()[:16]
 
 
-def find_folder(model, *, revision=None, allow_pickle=False):
+def find_folder(
+    model: str | os.PathLike[str], *, revision: str | None = None, allow_pickle: bool = False
+) -> ModelFolder:
     """Finds a model's files, and fetches them from the hub if need be.
 
     Args:
@@ -182,7 +187,7 @@ def find_folder(model, *, revision=None, allow_pickle=False):
     return folder
 
 
-def _fetch(model, revision, patterns):
+def _fetch(model: str, revision: str | None, patterns: list[str]) -> Path:
     """Downloads what of a hub repository matches, or finds it in the cache; the folder is named by its commit."""
     from huggingface_hub import errors, snapshot_download
 

@@ -1,38 +1,41 @@
 """Loads a model onto a device; schedule and prediction type are read from the checkpoint, never guessed."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 
 from ..errors import ModelError
 from .cards import find_card
-from .folder import AUTOENCODERS, BUNDLED_MODEL, find_folder
+from .folder import AUTOENCODERS, BUNDLED_MODEL, ModelFolder, find_folder
 from .memory import is_out_of_memory
-from .networks import load_module, load_network
+from .networks import Network, load_module, load_network
 from .predictor import NoisePredictor
 from .schedule import VARIANCE_EXPLODING, read_schedule
-from .spaces import LatentSpace, PixelSpace
-
+from .spaces import LatentSpace, PixelSpace, Space
 
 # Weakly: a model that nobody uses any more leaves its device
-_IN_USE = WeakValueDictionary()
+_IN_USE: WeakValueDictionary[tuple, NoisePredictor] = WeakValueDictionary()
 _LOADING = Lock()
 
 
 def load_model(
-    model=BUNDLED_MODEL,
-    device=None,
-    dtype=None,
+    model: str | os.PathLike[str] | NoisePredictor = BUNDLED_MODEL,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     *,
-    prediction_type=None,
-    latent_scaling=None,
-    class_label=None,
-    revision=None,
-    allow_pickle=False,
-    compile=False,
-):
+    prediction_type: str | None = None,
+    latent_scaling: float | None = None,
+    class_label: int | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    compile: bool = False,
+) -> NoisePredictor:
     """Loads a pretrained diffusion model.
 
     Args:
@@ -75,7 +78,7 @@ def load_model(
         return predictor
 
 
-def resolve_device(device=None):
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
     """The given device, or the best one that this machine has."""
     if device is not None:
         return _check_device(device)
@@ -86,7 +89,7 @@ def resolve_device(device=None):
     return torch.device("cpu")
 
 
-def _check_device(name):
+def _check_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -99,10 +102,10 @@ def _check_device(name):
     return device
 
 
-def resolve_dtype(dtype, device):
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """The given autocast type, or the fastest one that the device computes well."""
     if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, dtype)
+        dtype = getattr(torch, dtype, dtype)  # an unknown name is refused below
     if dtype is None:
         return _fast_dtype(device)
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -110,7 +113,7 @@ def resolve_dtype(dtype, device):
     return dtype
 
 
-def _fast_dtype(device):
+def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu":
@@ -121,7 +124,9 @@ def _fast_dtype(device):
     return torch.float32
 
 
-def _load(folder, device, dtype, compile, given):
+def _load(
+    folder: ModelFolder, device: torch.device, dtype: torch.dtype, compile: bool, given: Mapping[str, Any]
+) -> NoisePredictor:
     card = find_card(folder.name)
     known = card.settings if card else {}  # of keys that its checkpoint may leave out
     own = folder.own_config()
@@ -134,8 +139,10 @@ def _load(folder, device, dtype, compile, given):
         timestep_scale=own.get("timestep_scale", 1),
     )
     network = load_network(folder, class_label=given.get("class_label", own.get("class_label")))
-    if folder.part(AUTOENCODERS):
-        space, image_channels = _load_latent_space(folder, given.get("latent_scaling", known.get("latent_scaling")))
+    space: Space
+    if part := folder.part(AUTOENCODERS):
+        scaling = given.get("latent_scaling", known.get("latent_scaling"))
+        space, image_channels = _load_latent_space(folder, part, scaling)
     else:
         space = PixelSpace(low=0.0 if config["_class_name"] == VARIANCE_EXPLODING else -1.0)
         image_channels = network.channels
@@ -161,10 +168,10 @@ def _load(folder, device, dtype, compile, given):
     )
 
 
-def _place(folder, network, space, device, compile):
+def _place(folder: ModelFolder, network: Network, space: Space, device: torch.device, compile: bool) -> Network:
     """The network on a device, in the layout that is fastest there, and its space beside it."""
     try:
-        module = network.module.to(device)
+        module: Any = network.module.to(device)  # torch's types know no memory_format
         if device.type == "cuda":
             module = module.to(memory_format=torch.channels_last)
         extras = {name: value.to(device) for name, value in network.extras.items()}
@@ -175,13 +182,14 @@ def _place(folder, network, space, device, compile):
         raise ModelError(
             f"model {folder.name!r} does not fit into the memory of {device}; choose a smaller one"
         ) from error
-    return replace(network, module=torch.compile(module) if compile else module, extras=extras)
+    if compile:
+        module = torch.compile(module)
+    return replace(network, module=module, extras=extras)
 
 
-def _load_latent_space(folder, scaling):
+def _load_latent_space(folder: ModelFolder, part: Path, scaling: float | None) -> tuple[LatentSpace, int]:
     import diffusers
 
-    part = folder.part(AUTOENCODERS)
     config = folder.read_json(part / "config.json")
     kind = config.get("_class_name")
     if kind not in ("AutoencoderKL", "VQModel"):
@@ -191,7 +199,8 @@ def _load_latent_space(folder, scaling):
         )
     folder.require(part, config, ("block_out_channels", "in_channels"))
     said = config.get("scaling_factor")
-    if said is None and scaling is None:
+    scaling = scaling if said is None else said
+    if scaling is None:
         raise ModelError(
             f"{part.name}/config.json of model {folder.name!r} does not say 'scaling_factor'; add the key, or pass "
             "latent_scaling"
@@ -199,7 +208,7 @@ def _load_latent_space(folder, scaling):
     space = LatentSpace(
         load_module(folder, part, getattr(diffusers, kind)),
         factor=2 ** (len(config["block_out_channels"]) - 1),
-        scaling=scaling if said is None else said,
+        scaling=scaling,
         shift=config.get("shift_factor") or 0.0,
     )
     return space, config["in_channels"]

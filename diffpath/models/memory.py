@@ -13,14 +13,14 @@ _SIGNS = (
 )
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device's or the machine's memory did not suffice."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def release_memory(device):
+def release_memory(device: torch.device) -> None:
     """Gives cached memory back, so that a smaller attempt finds room."""
     if device.type == "cuda":
         with torch.cuda.device(device):

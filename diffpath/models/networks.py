@@ -4,12 +4,17 @@ What else a network wants beside its inputs is settled here once: a class-condit
 given the class that means "none", a text-conditional one the empty prompt.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float, Num
+from torch import Tensor
 
 from ..errors import ModelError
-from .folder import TEXT_ENCODERS
+from .folder import TEXT_ENCODERS, ModelFolder
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,18 @@ class Network:
     """
 
     module: torch.nn.Module
-    extras: dict
+    extras: Mapping[str, Tensor]
     channels: int
     sample_size: int
     multiple: int
     width: int
 
-    def __call__(self, inputs, conditioning):
+    def __call__(self, inputs: Float[Tensor, "n c h w"], conditioning: Num[Tensor, " n"]) -> Float[Tensor, "n out h w"]:
         extras = {name: value.expand(len(inputs), *value.shape[1:]) for name, value in self.extras.items()}
         return self.module(inputs, conditioning, return_dict=False, **extras)[0]
 
 
-def load_network(folder, *, class_label=None):
+def load_network(folder: ModelFolder, *, class_label: int | None = None) -> Network:
     """Loads the network of a model onto the CPU.
 
     Args:
@@ -62,7 +67,7 @@ def load_network(folder, *, class_label=None):
     return _LOADERS[kind](folder, config, class_label)
 
 
-def load_module(folder, part, module_class):
+def load_module(folder: ModelFolder, part: Path, module_class: Any) -> Any:
     """Loads one part of a model: its weights must be exactly those that its configuration asks for."""
     _, safe = folder.weights(part)
     try:
@@ -84,7 +89,7 @@ def load_module(folder, part, module_class):
     return module.eval().requires_grad_(False)
 
 
-def set_attention_heads(module, heads):
+def set_attention_heads(module: torch.nn.Module, heads: int) -> None:
     """Gives every self-attention of a network the same number of heads, whatever its channels.
 
     A ``UNet2DModel`` can only say how wide a head is. Weights do not depend on the number.
@@ -97,10 +102,10 @@ def set_attention_heads(module, heads):
             part.scale = (part.to_q.out_features // heads) ** -0.5
 
 
-def _load_unet(folder, config, class_label):
+def _load_unet(folder: ModelFolder, config: Mapping[str, Any], class_label: int | None) -> Network:
     from diffusers import UNet2DModel
 
-    extras = {}
+    extras: dict[str, Tensor] = {}
     classes = config.get("num_class_embeds")
     if config.get("class_embed_type") is not None:
         raise ModelError(
@@ -124,7 +129,7 @@ def _load_unet(folder, config, class_label):
     return _convolutional(folder, config, module, extras)
 
 
-def _load_text_unet(folder, config, class_label):
+def _load_text_unet(folder: ModelFolder, config: Mapping[str, Any], class_label: int | None) -> Network:
     from diffusers import UNet2DConditionModel
 
     for key in ("addition_embed_type", "class_embed_type", "time_cond_proj_dim", "encoder_hid_dim"):
@@ -137,7 +142,7 @@ def _load_text_unet(folder, config, class_label):
     return _convolutional(folder, config, module, {"encoder_hidden_states": _empty_prompt(folder)})
 
 
-def _load_dit(folder, config, class_label):
+def _load_dit(folder: ModelFolder, config: Mapping[str, Any], class_label: int | None) -> Network:
     from diffusers import DiTTransformer2DModel
 
     classes = config.get("num_embeds_ada_norm")
@@ -161,7 +166,7 @@ def _load_dit(folder, config, class_label):
     )
 
 
-_LOADERS = {
+_LOADERS: dict[str, Callable[[ModelFolder, Mapping[str, Any], int | None], Network]] = {
     "UNet2DModel": _load_unet,
     "UNet2DConditionModel": _load_text_unet,
     "DiTTransformer2DModel": _load_dit,
@@ -169,7 +174,9 @@ _LOADERS = {
 }
 
 
-def _convolutional(folder, config, module, extras):
+def _convolutional(
+    folder: ModelFolder, config: Mapping[str, Any], module: torch.nn.Module, extras: Mapping[str, Tensor]
+) -> Network:
     return Network(
         module,
         extras,
@@ -180,14 +187,14 @@ def _convolutional(folder, config, module, extras):
     )
 
 
-def _side(sample_size, folder):
+def _side(sample_size: int | list[int] | tuple[int, ...], folder: ModelFolder) -> int:
     sides = set(sample_size) if isinstance(sample_size, (list, tuple)) else {sample_size}
     if len(sides) > 1:
         raise ModelError(f"sample_size of model {folder.name!r} must be a square, got {sample_size}")
     return sides.pop()
 
 
-def _empty_prompt(folder):
+def _empty_prompt(folder: ModelFolder) -> Float[Tensor, "1 tokens channels"]:
     """The text encoder's output for an empty prompt, ``(1, tokens, channels)``."""
     part = folder.part(TEXT_ENCODERS)
     if part is None:
@@ -209,6 +216,6 @@ def _empty_prompt(folder):
         raise ModelError(f"the text encoder of model {folder.name!r} cannot be used: {_first_words(error)}") from error
 
 
-def _first_words(error, most=160):
+def _first_words(error: BaseException, most: int = 160) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= most else lines[0][:most].rsplit(" ", 1)[0] + " …"

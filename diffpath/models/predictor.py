@@ -5,13 +5,17 @@ which it diffuses; :class:`NoisePredictor` puts the three together. See
 :mod:`diffpath.models.schedule` for the symbols.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor
 
-from .schedule import Schedule
-from .spaces import PixelSpace
+from .schedule import Levels, Schedule
+from .spaces import Images, PixelSpace, Samples, Space
+from .tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Prediction:
         clean: x̂₀, the reconstruction; :meth:`NoisePredictor.decode` makes an image of it
     """
 
-    noise: torch.Tensor
-    clean: torch.Tensor
+    noise: Samples
+    clean: Samples
 
 
 class NoisePredictor:
@@ -51,21 +55,21 @@ class NoisePredictor:
 
     def __init__(
         self,
-        network,
-        schedule,
+        network: Callable[[Tensor, Tensor], Tensor],
+        schedule: Schedule | Levels,
         *,
-        space=None,
-        channels=3,
-        image_channels=None,
-        resolution=32,
-        resolution_multiple=1,
-        width=32,
-        device="cpu",
-        dtype=torch.float32,
-        name="custom",
-        revision=None,
-        fingerprint="",
-    ):
+        space: Space | None = None,
+        channels: int = 3,
+        image_channels: int | None = None,
+        resolution: int = 32,
+        resolution_multiple: int = 1,
+        width: int = 32,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        name: str = "custom",
+        revision: str | None = None,
+        fingerprint: str = "",
+    ) -> None:
         self.network = network
         self.device = torch.device(device)
         self.dtype = dtype
@@ -83,23 +87,23 @@ class NoisePredictor:
         self.fingerprint = fingerprint
 
     @property
-    def num_train_timesteps(self):
+    def num_train_timesteps(self) -> int:
         return len(self.schedule)
 
     @property
-    def alphas_cumprod(self):
+    def alphas_cumprod(self) -> Float[Tensor, " t"] | None:
         """ᾱ ``(num_train_timesteps,)`` of a variance-preserving model, else None."""
         return self.schedule.alphas_cumprod
 
-    def encode(self, images, max_evaluations=None):
+    def encode(self, images: Images, max_evaluations: int | None = None) -> Samples:
         """Images ``(N, C, H, W)`` in [−1, 1] to clean samples x₀ ``(N, c, h, w)`` of the model's space."""
         return self._by_parts(self.space.encode, images, max_evaluations)
 
-    def decode(self, clean, max_evaluations=None):
+    def decode(self, clean: Samples, max_evaluations: int | None = None) -> Images:
         """Samples of the model's space to images ``(N, C, H, W)``, clipped to [−1, 1]."""
         return self._by_parts(self.space.decode, clean, max_evaluations).clamp(-1, 1)
 
-    def add_noise(self, clean, noise, timesteps):
+    def add_noise(self, clean: Samples, noise: Samples, timesteps: Int64[Tensor, " n"]) -> Samples:
         """x_t = a_t x₀ + σ_t ε.
 
         Args:
@@ -110,7 +114,15 @@ class NoisePredictor:
         return self._at(self.schedule.signal, timesteps) * clean + self._at(self.schedule.sigma, timesteps) * noise
 
     @torch.inference_mode()
-    def predict(self, clean, noise, timesteps, *, max_evaluations=None, tiles=None):
+    def predict(
+        self,
+        clean: Samples,
+        noise: Samples,
+        timesteps: Int64[Tensor, " n"],
+        *,
+        max_evaluations: int | None = None,
+        tiles: Tiles | None = None,
+    ) -> Prediction:
         """Noises clean samples and says what the noise was and what the clean sample.
 
         Args:
@@ -129,7 +141,14 @@ class NoisePredictor:
         return Prediction(predicted, (noisy - sigma * predicted) / signal)
 
     @torch.inference_mode()
-    def predict_noise(self, noisy, timesteps, *, max_evaluations=None, tiles=None):
+    def predict_noise(
+        self,
+        noisy: Samples,
+        timesteps: Int64[Tensor, " n"],
+        *,
+        max_evaluations: int | None = None,
+        tiles: Tiles | None = None,
+    ) -> Samples:
         """The part of :meth:`predict` that asks the network: x_t ``(N, c, h, w)`` to ε̂, likewise."""
         inputs = self._at(self.schedule.input_scale, timesteps) * noisy
         conditioning = self.schedule.conditioning[timesteps]
@@ -147,7 +166,7 @@ class NoisePredictor:
         from_noisy = self._at(self.schedule.noise_from_noisy, timesteps)
         return from_noisy * noisy + self._at(self.schedule.noise_from_output, timesteps) * output
 
-    def _evaluate(self, inputs, conditioning, most):
+    def _evaluate(self, inputs: Samples, conditioning: Num[Tensor, " n"], most: int) -> Samples:
         """The network's output without learned variances, in float32."""
         exact = self.dtype == torch.float32  # without autocast, which not every device knows
         outputs = []
@@ -156,18 +175,20 @@ class NoisePredictor:
                 outputs.append(self.network(part, times)[:, : self.channels].float())
         return torch.cat(outputs)
 
-    def _by_parts(self, function, samples, max_evaluations):
+    def _by_parts(
+        self, function: Callable[[Tensor], Tensor], samples: Float[Tensor, "n _ _ _"], max_evaluations: int | None
+    ) -> Float[Tensor, "n _ _ _"]:
         if self.space.factor == 1:
             return function(samples)
         # An autoencoder works at full resolution, a network at 1 / factor of it
         most = max(1, _at_most(max_evaluations, len(samples)) // self.space.factor**2)
         return torch.cat([function(part) for part in samples.split(most)])
 
-    def _at(self, row, timesteps):
+    def _at(self, row: Num[Tensor, " t"], timesteps: Int64[Tensor, " n"]) -> Num[Tensor, "n 1 1 1"]:
         return row[timesteps].view(-1, 1, 1, 1)
 
 
-def _at_most(max_evaluations, everything):
+def _at_most(max_evaluations: int | None, everything: int) -> int:
     """How many samples to evaluate together where there is a limit or None."""
     if max_evaluations is None:
         return everything

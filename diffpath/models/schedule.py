@@ -19,9 +19,14 @@ linear function of image and noise, so that one table with a row per timestep se
 with d = sigma_data, c_skip = d²/(σ²+d²), c_out = ±σ d/√(σ²+d²).
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32, Num
+from torch import Tensor
 
 from ..errors import ModelError
 from ..options import PREDICTION_TYPES
@@ -33,6 +38,9 @@ _EDM_KEYS = ("num_train_timesteps", "prediction_type", "sigma_min", "sigma_max",
 _BETAS_WITHOUT_ENDS = ("squaredcos_cap_v2", "laplace")
 
 
+Levels = Tensor | np.ndarray | Sequence[float]  # one for each timestep
+
+
 @dataclass(frozen=True)
 class Schedule:
     """One row per timestep, each attribute a tensor ``(num_train_timesteps,)``, noise increasing; see the module.
@@ -40,24 +48,26 @@ class Schedule:
     ``alphas_cumprod`` is ᾱ, as it was read, of variance-preserving models only.
     """
 
-    signal: torch.Tensor
-    sigma: torch.Tensor
-    input_scale: torch.Tensor
-    conditioning: torch.Tensor
-    noise_from_noisy: torch.Tensor
-    noise_from_output: torch.Tensor
-    alphas_cumprod: torch.Tensor | None = None
+    signal: Float32[Tensor, " t"]
+    sigma: Float32[Tensor, " t"]
+    input_scale: Float32[Tensor, " t"]
+    conditioning: Num[Tensor, " t"]
+    noise_from_noisy: Float32[Tensor, " t"]
+    noise_from_output: Float32[Tensor, " t"]
+    alphas_cumprod: Float32[Tensor, " t"] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.signal)
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Schedule":
         """The same on a device."""
         rows = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Schedule(**{name: row if row is None else row.to(device) for name, row in rows.items()})
+        return replace(self, **{name: row.to(device) for name, row in rows.items() if row is not None})
 
     @classmethod
-    def variance_preserving(cls, alphas_cumprod, prediction_type="epsilon", timestep_scale=1):
+    def variance_preserving(
+        cls, alphas_cumprod: Levels, prediction_type: str = "epsilon", timestep_scale: float = 1
+    ) -> "Schedule":
         """A schedule of ᾱ.
 
         Args:
@@ -80,14 +90,14 @@ class Schedule:
         return cls(signal, sigma, torch.ones_like(sigma), conditioning, from_noisy, from_output, alphas)
 
     @classmethod
-    def variance_exploding(cls, sigmas):
+    def variance_exploding(cls, sigmas: Levels) -> "Schedule":
         """A schedule of increasing noise levels σ for a network that predicts the score −ε/σ."""
         sigma = torch.as_tensor(sigmas, dtype=torch.float32)
         one = torch.ones_like(sigma)
         return cls(one, sigma, one, sigma, torch.zeros_like(sigma), -sigma)
 
     @classmethod
-    def edm(cls, sigmas, sigma_data, prediction_type="epsilon"):
+    def edm(cls, sigmas: Levels, sigma_data: float, prediction_type: str = "epsilon") -> "Schedule":
         """A schedule of increasing noise levels σ for a network preconditioned as in EDM.
 
         Args:
@@ -111,7 +121,9 @@ class Schedule:
         return cls(*(row.float() for row in rows))
 
 
-def read_schedule(config, name, *, prediction_type=None, timestep_scale=1):
+def read_schedule(
+    config: Mapping[str, Any], name: str, *, prediction_type: str | None = None, timestep_scale: float = 1
+) -> Schedule:
     """Reads a schedule from a diffusers scheduler's configuration; nothing is guessed.
 
     Args:
@@ -169,7 +181,7 @@ def read_schedule(config, name, *, prediction_type=None, timestep_scale=1):
     return Schedule.variance_preserving(scheduler.alphas_cumprod, config["prediction_type"], timestep_scale)
 
 
-def _require(config, key, name):
+def _require(config: Mapping[str, Any], key: str, name: str) -> Any:
     if config.get(key) is None:
         way_out = "pass prediction_type='epsilon', 'sample' or 'v_prediction'" if key == "prediction_type" else ""
         raise ModelError(
@@ -178,7 +190,7 @@ def _require(config, key, name):
     return config[key]
 
 
-def _build(scheduler_class, config, name):
+def _build(scheduler_class: Any, config: Mapping[str, Any], name: str) -> Any:
     try:
         return scheduler_class.from_config(config)
     except Exception as error:  # what a scheduler raises on impossible values differs by class and version

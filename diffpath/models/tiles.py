@@ -10,6 +10,8 @@ same mean over the same pixels.
 import math
 
 import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
 
 
 class Tiles:
@@ -21,7 +23,7 @@ class Tiles:
         overlap: how much neighbours share at least, less than ``tile``
     """
 
-    def __init__(self, size, tile, overlap):
+    def __init__(self, size: int, tile: int, overlap: int) -> None:
         if not 0 <= overlap < tile <= size:
             raise ValueError(f"tiles need 0 <= overlap < tile <= size, got {overlap}, {tile} and {size}")
         count = 1 + math.ceil((size - tile) / (tile - overlap))
@@ -36,16 +38,20 @@ class Tiles:
         along = [(w / total[start : start + tile]).float() for start, w in zip(self.starts, along)]
         self.weights = [rows[:, None] * columns for rows in along for columns in along]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.corners)
 
-    def cut(self, images):
+    def cut(
+        self, images: Float[Tensor, "n c {self.size} {self.size}"]
+    ) -> Float[Tensor, "n*{len(self)} c {self.tile} {self.tile}"]:
         """Tiles of images, ``(N, C, size, size)`` to ``(N · len, C, tile, tile)``, an image's tiles side by side."""
         side = self.tile
         pieces = [images[..., top : top + side, left : left + side] for top, left in self.corners]
         return torch.stack(pieces, dim=1).flatten(0, 1)
 
-    def blend(self, pieces):
+    def blend(
+        self, pieces: Float[Tensor, "n_tiles c {self.tile} {self.tile}"]
+    ) -> Float[Tensor, "n_tiles//{len(self)} c {self.size} {self.size}"]:
         """The inverse of :meth:`cut`, as the weighted mean where tiles overlap."""
         pieces = pieces.unflatten(0, (-1, len(self)))
         blended = pieces.new_zeros(len(pieces), pieces.shape[2], self.size, self.size)
@@ -55,7 +61,7 @@ class Tiles:
         return blended
 
 
-def _ramps(tile, overlap, rises, falls):
+def _ramps(tile: int, overlap: int, rises: bool, falls: bool) -> Float64[Tensor, " {tile}"]:
     weights = torch.ones(tile, dtype=torch.float64)
     ramp = torch.sin(math.pi / 2 * (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)) ** 2
     if rises and overlap:
