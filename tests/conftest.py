@@ -8,6 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+# Array shapes and types that the tensor code promises are checked whenever a test calls it;
+# in this process alone, and only of modules that were not imported before
+install_import_hook(["diffpath.method", "diffpath.models"], "array_checks.check")
 
 ROOT = Path(__file__).resolve().parents[1]
 _HOME = Path(tempfile.mkdtemp(prefix="diffpath-tests-"))

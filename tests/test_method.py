@@ -8,6 +8,7 @@ import pytest
 import reference
 import torch
 from diffusers import DDPMScheduler
+from jaxtyping import TypeCheckError
 from PIL import Image
 
 from diffpath import DiffPathV2, ImageError, ModelError
@@ -116,7 +117,7 @@ def test_the_paper_preset_is_squared_weighted_and_six_dimensional(photos):
 @pytest.mark.parametrize("error_power", ["signed", "absolute", "squared"])
 @pytest.mark.parametrize("weighted", [True, False])
 def test_a_model_that_returns_the_true_noise_gives_zero_features(error_power, weighted, photos):
-    perfect = NoisePredictor(network=None, schedule=Schedule.variance_preserving(BUNDLED_SCHEDULE))
+    perfect = NoisePredictor(lambda noisy, timesteps: noisy, Schedule.variance_preserving(BUNDLED_SCHEDULE))
     method = DiffPathV2(perfect, error_power=error_power, ssim_weighting=weighted, num_noise_draws=2)
     images = in_network_scale(method, photos)
 
@@ -395,3 +396,12 @@ def test_other_resolutions_work_and_impossible_ones_say_what_to_try(photos):
 def test_an_impossible_option_is_refused_with_the_way_out(options, message):
     with pytest.raises(ValueError, match=message):
         DiffPathV2(**options)
+
+
+def test_the_tests_check_the_shapes_that_the_tensor_code_promises():
+    error = torch.zeros(2, 1, 3, 3, 8, 8)
+    assert six_features(error, torch.tensor([0.1, 0.2, 0.3])).shape == (2, 6)
+    with pytest.raises(TypeCheckError, match="time"):
+        six_features(error, torch.tensor([0.1, 0.2]))  # two times of three timesteps
+    with pytest.raises(TypeCheckError, match="score_error"):
+        six_features(error[0], torch.tensor([0.1, 0.2, 0.3]))

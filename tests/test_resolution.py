@@ -207,8 +207,8 @@ def test_zoom_of_a_latent_model(tmp_path, photos):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (dict(resolution=0), "resolution must be a multiple of .*, got 0"),
-        (dict(tile=0), "tile must be a multiple of .*, got 0"),
+        (dict(resolution=0), "resolution must be a side in pixels of at least 1, .* got 0"),
+        (dict(tile=0), "tile must be a side in pixels of at least 1, .* got 0"),
         (dict(equalise_resampling=0), "equalise_resampling .* got 0"),
         (dict(max_evaluations=0), "max_evaluations must be at least 1, got 0"),
     ],

@@ -55,6 +55,7 @@ class PixelSpace:
         return clean if self.low == -1 else clean * 2 - 1
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What an ``AutoencoderKL`` makes of images."""
 

@@ -30,12 +30,12 @@ def add_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         label="Model",
         description="One of these, any other hub id, or the path of a diffusers folder on FiftyOne's machine",
     )
-    card = find_card(chosen_model(ctx.params))
-    if card and card.id != BUNDLED:
+    chosen = find_card(chosen_model(ctx.params))
+    if chosen and chosen.id != BUNDLED:
         inputs.view(
             "model_card",
             types.Notice(
-                label=card.facts(),
+                label=chosen.facts(),
                 description="It is downloaded when it is first used. Facts are from its page and paper; we have not "
                 "run it.",
             ),
