@@ -1,40 +1,135 @@
-"""``python -m diffpath COMMAND``: the commands of the library, each loaded when it is called."""
+"""``diffpath COMMAND``, the same as ``python -m diffpath COMMAND``: the commands of the library.
 
-import argparse
-import importlib
+A command is a function whose parameters are its arguments, flags and their help: tyro reads
+them, and dataclasses among them, so that no flag is said twice. Each is made when it is called,
+as most of them bring torch.
+"""
+
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-# Command -> (module, one line of help). A module has add_arguments(parser) and run(arguments)
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from . import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        summary: one line of help
+        make: gives the function that is called with its arguments
+    """
+
+    summary: str
+    make: Callable[[], Callable[..., None]]
+
+
+def _models() -> Callable[..., None]:
+    from .models.cards import MODEL_CARDS
+
+    def models() -> None:
+        for card in MODEL_CARDS:
+            print(f"{card.id}: {card.facts()}")
+        print("Of these only the bundled model was run by diffpath's authors.", end=" ")
+        print("Facts are from the models' pages and papers.")
+
+    return models
+
+
+def _convert() -> Callable[..., None]:
+    from .models.convert import Architecture, convert_checkpoint
+
+    def convert(
+        checkpoint: Positional[Path], folder: Positional[Path], architecture: Annotated[Architecture, OmitArgPrefixes]
+    ) -> None:
+        """Turns a checkpoint into a diffusers folder; flags are those of the original scripts.
+
+        Args:
+            checkpoint: a .pt file of improved-diffusion or guided-diffusion; EMA weights are best
+            folder: the diffusers folder to write
+            architecture: the flags that the checkpoint was trained with
+        """
+        convert_checkpoint(checkpoint, folder, architecture)
+        print(f"wrote {folder}; use it with model={str(folder)!r}")
+
+    return convert
+
+
+def _train() -> Callable[..., None]:
+    from .training.command import train_from_file
+
+    def train(config: Positional[Path], device: str | None = None, restart: bool = False) -> None:
+        """Trains a diffusion model on folders of images, or goes on with a training that was interrupted.
+
+        Args:
+            config: a .toml or .json file; ``python -m pydoc diffpath.training.config`` explains it
+            device: a torch device; by default CUDA, then MPS, then the CPU
+            restart: begin anew, although the output holds a checkpoint
+        """
+        train_from_file(config, device, restart)
+
+    return train
+
+
 COMMANDS = {
-    "models": (".models.cards", "list pretrained models that are known to be of use"),
-    "convert": (".models.convert", "turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder"),
-    "train": (".training.command", "train a diffusion model on folders of images"),
+    "models": Command("list pretrained models that are known to be of use", _models),
+    "convert": Command("turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder", _convert),
+    "train": Command("train a diffusion model on folders of images", _train),
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; an error that diffpath raises on purpose is printed as its one sentence.
 
     Args:
         argv: the arguments, by default the command line's
 
     Returns:
-        the exit status: 0, or 1 after an error
+        the exit status: 0, 1 after an error, 2 where the arguments are not understood
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="python -m diffpath", description="Finds images that don't belong.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    called = argv[0] if argv else None
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == called:
-            module = importlib.import_module(module, __package__)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(f"diffpath {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"diffpath: there is no command {name!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = COMMANDS[name].make()
+    summary = COMMANDS[name].summary
     try:
-        arguments.run(arguments)
+        tyro.cli(
+            command,
+            prog=f"diffpath {name}",
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            args=arguments[1:],
+        )
     except ValueError as error:
-        print(f"diffpath {called}: {error}", file=sys.stderr)
+        print(f"diffpath {name}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: diffpath COMMAND …",
+            "",
+            "Finds images that don't belong.",
+            "",
+            *lines,
+            "",
+            "diffpath COMMAND --help says what a command takes; diffpath --version, which version this is.",
+        ]
+    )

@@ -140,7 +140,7 @@ def forward(state, x, t, architecture, labels=None):
         outputs = []
         size = channels // heads
         for head in range(heads):
-            if architecture.new_attention_order:
+            if architecture.use_new_attention_order:
                 q, k, v = (qkv[:, part * channels + head * size :][:, :size] for part in range(3))
             else:
                 q, k, v = (qkv[:, (3 * head + part) * size :][:, :size] for part in range(3))

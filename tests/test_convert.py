@@ -1,7 +1,10 @@
 """Converted checkpoints against an independent implementation of the original network."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openai_unet
@@ -9,8 +12,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+import diffpath
 from diffpath import ModelError
-from diffpath.cli import main
+from diffpath.cli import COMMANDS, main
 from diffpath.models.convert import Architecture, convert_state
 
 # The published models' structure; at a quarter of their channels, since rounding and time grow with width
@@ -36,7 +40,7 @@ GUIDED_64 = Architecture(
     num_res_blocks=3,
     attention_resolutions=(32, 16, 8),
     num_head_channels=64,
-    new_attention_order=True,
+    use_new_attention_order=True,
     resblock_updown=True,
     learn_sigma=True,
     num_classes=10,
@@ -48,16 +52,16 @@ ARCHITECTURES = {"CelebA 32": CELEBA, "ImageNet 64": IMAGENET_64, "LSUN": LSUN, 
 def flags(architecture):
     """The command line of an architecture."""
     given = ["--image-size", architecture.image_size, "--num-channels", architecture.num_channels]
-    given += ["--channel-mult", ",".join(map(str, architecture.channel_mult))]
+    given += ["--channel-mult", *architecture.channel_mult]
     given += ["--num-res-blocks", architecture.num_res_blocks, "--num-heads", architecture.num_heads]
-    given += ["--attention-resolutions", ",".join(map(str, architecture.attention_resolutions))]
+    given += ["--attention-resolutions", *architecture.attention_resolutions]
     given += ["--diffusion-steps", architecture.diffusion_steps, "--noise-schedule", architecture.noise_schedule]
     if architecture.num_head_channels:
         given += ["--num-head-channels", architecture.num_head_channels]
     if architecture.num_classes:
         given += ["--num-classes", architecture.num_classes]
     switches = {
-        "--use-new-attention-order": architecture.new_attention_order,
+        "--use-new-attention-order": architecture.use_new_attention_order,
         "--no-scale-shift-norm": not architecture.scale_shift_norm,
         "--resblock-updown": architecture.resblock_updown,
         "--learn-sigma": architecture.learn_sigma,
@@ -191,9 +195,32 @@ def test_an_impossible_architecture_is_refused(options, message):
 
 
 def test_commands_are_listed_and_an_unknown_one_is_refused(capsys):
+    assert main(["--help"]) == main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in COMMANDS)
+    assert main(["transmogrify"]) == 2
+    assert "no command 'transmogrify'; the commands are models, convert, train" in capsys.readouterr().err
+
+
+def test_a_command_that_is_called_wrongly_says_so_and_one_says_what_it_takes(capsys):
     with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0 and "convert" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        main(["transmogrify"])
+        main(["convert", "ema.pt", "out"])
     assert caught.value.code == 2
+    assert "--image-size" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    for option in ("--image-size", "--channel-mult", "--learn-sigma", "side of the training images, in pixels"):
+        assert option in said
+
+
+@pytest.mark.parametrize("program", [[sys.executable, "-m", "diffpath"], [Path(sys.executable).with_name("diffpath")]])
+def test_the_console_command_and_the_module_are_the_same_and_quick(program):
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"diffpath {diffpath.__version__}\n"
+
+
+def test_listing_models_brings_no_torch():
+    code = "import sys; from diffpath.cli import COMMANDS, main; main(['models']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import numpy as np
+import openai_unet
 import pytest
+import tiny_models as tiny
 import torch
 from conftest import ROOT
 from PIL import Image
@@ -16,6 +18,7 @@ from PIL import Image
 import diffpath
 from diffpath.cli import main
 from diffpath.models import NoisePredictor
+from diffpath.models.convert import Architecture, convert_checkpoint
 from diffpath.training import trainer as training
 from diffpath.training.command import train
 from diffpath.training.config import Config, Data, Folder, Training, read_config
@@ -246,7 +249,7 @@ def test_the_average_of_the_weights_follows_its_formula(pictures, tmp_path):
     expected = trainer.network.state_dict()[name].clone()
     for step in range(8):
         trainer.train_step()
-        decay = min(0.6, (1 + step) / (10 + step))
+        decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0  # EMAModel's: the first update is a copy
         expected = decay * expected + (1 - decay) * trainer.network.state_dict()[name]
     assert torch.allclose(trainer.average.state_dict()[name], expected, atol=1e-6)
     assert not torch.allclose(trainer.network.state_dict()[name], expected, atol=1e-4)
@@ -287,7 +290,7 @@ def test_a_perfect_network_has_no_loss_whatever_it_predicts(pictures, tmp_path, 
     alphas = trainer.predictor.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = alphas.sqrt() * images + (1 - alphas).sqrt() * noise
     predictor = trainer.predictor
-    predictor.network = lambda x, t: trainer._target(images, noise, alphas)
+    predictor.network = lambda x, t: trainer._target(images, noise, timesteps)
     assert torch.allclose(predictor.predict_noise(noisy, timesteps), noise, atol=2e-3)
 
 
@@ -355,13 +358,13 @@ def test_an_interruption_ends_with_a_checkpoint_of_the_step_that_it_falls_in(pic
 def test_a_checkpoint_of_another_configuration_is_refused_and_can_be_overwritten(pictures, tmp_path):
     train(configuration(pictures, tmp_path, steps=2), "cpu", log=quiet)
     other = configuration(pictures, tmp_path, steps=2, learning_rate=0.5)
-    with pytest.raises(ValueError, match="was made with another training.learning_rate"):
+    with pytest.raises(ValueError, match=r"was made with another training.learning_rate"):
         train(other, "cpu", log=quiet)
     with pytest.raises(ValueError, match="another data"):
         train(configuration(pictures, tmp_path, steps=2, crops=32), "cpu", log=quiet)
     assert train(other, "cpu", restart=True, log=quiet)["steps"] == 2
     (tmp_path / "checkpoint.pt").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="can't be read .* --restart"):
+    with pytest.raises(ValueError, match=r"can't be read .* --restart"):
         train(other, "cpu", log=quiet)
 
 
@@ -388,7 +391,9 @@ def test_the_command_writes_a_model_that_the_method_reads(pictures, photos, tmp_
     assert result.heatmaps.shape == (2, SIDE, SIDE) and np.isfinite(result.descriptor).all()
     pipeline = DDPMPipeline.from_pretrained(folder, local_files_only=True)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
-    assert all(torch.equal(value, state["average"][name]) for name, value in pipeline.unet.state_dict().items())
+    saved = list(pipeline.unet.parameters())
+    assert len(saved) == len(state["average"]["shadow_params"])
+    assert all(torch.equal(value, kept) for value, kept in zip(saved, state["average"]["shadow_params"]))
 
     card = (folder / "README.md").read_text()
     for part in ("scikit-image's photographs", "CC0", "python -m diffpath train tiny.json", "seed 5", "git revision"):
@@ -404,13 +409,66 @@ def test_the_command_writes_a_model_that_the_method_reads(pictures, photos, tmp_
 def test_training_starts_from_the_bundled_weights(pictures, tmp_path):
     config = configuration(pictures, tmp_path, network={}, start_from="bundled")
     crops = load_crops(config.data, 0, quiet)
-    with pytest.raises(ValueError, match="data.resolution 16, got 3 channels of 32 pixels"):
+    with pytest.raises(ValueError, match=r"data.resolution 16, got 3 channels of 32 pixels"):
         training.Trainer(config, crops, "cpu")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=32))
     trainer = training.Trainer(config, crops, "cpu")
     x, t = torch.randn(2, 3, 32, 32), torch.tensor([100, 500])
     expected = diffpath.load_model("bundled", "cpu", "float32").predict_noise(x, t)
     assert torch.allclose(trainer.predictor.predict_noise(x, t), expected, atol=1e-4)
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """A converted model that has all that diffusers' configurations cannot say, and learned variances."""
+    architecture = Architecture(32, num_channels=32, channel_mult=(1, 1, 2), learn_sigma=True, diffusion_steps=4000)
+    torch.save(openai_unet.random_state(architecture), tmp_path / "ema.pt")
+    convert_checkpoint(tmp_path / "ema.pt", tmp_path / "converted", architecture)
+    own = json.loads((tmp_path / "converted" / "diffpath.json").read_text())
+    assert own == {"timestep_scale": 0.25, "num_attention_heads": 4}
+    return tmp_path / "converted"
+
+
+def test_a_training_from_a_converted_model_keeps_what_it_is(converted, pictures, tmp_path):
+    config = configuration(
+        pictures, tmp_path, network={}, start_from=str(converted), flip=False, crops=8, steps=2, learning_rate=1e-5
+    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=32))
+    trainer = training.Trainer(config, load_crops(config.data, 0, quiet), "cpu")
+    before = diffpath.load_model(str(converted), "cpu", "float32")
+    images, noise, timesteps = trainer._batch()
+    noisy = before.add_noise(images, noise, timesteps)
+    expected = before.predict_noise(noisy, timesteps)  # its timesteps rescaled, its heads, without variances
+    torch.testing.assert_close(trainer.predictor.predict_noise(noisy, timesteps), expected, rtol=1e-4, atol=1e-4)
+    assert trainer.train_step() == pytest.approx((expected - noise).square().mean().item(), rel=1e-4)
+
+    train(config, "cpu", log=quiet)
+    saved = tmp_path / "model"
+    assert json.loads((saved / "diffpath.json").read_text()) == json.loads((converted / "diffpath.json").read_text())
+    after = diffpath.load_model(str(saved), "cpu", "float32")
+    assert torch.equal(after.schedule.conditioning, before.schedule.conditioning)
+    moved = (after.predict_noise(noisy, timesteps) - expected).abs().mean() / expected.abs().mean()
+    assert 0 < moved < 0.1  # two small steps away, and no other kind of model
+
+
+def test_a_training_starts_from_no_score_based_model(pictures, tmp_path):
+    scheduler = dict(_class_name="ScoreSdeVeScheduler", num_train_timesteps=1000, sigma_min=0.01, sigma_max=50.0)
+    folder = tiny.write(tmp_path / "score", tiny.score_unet(), scheduler)
+    config = configuration(pictures, tmp_path, network={}, start_from=str(folder))
+    with pytest.raises(ValueError, match="another kind of model; start from another"):
+        training.build_network(config)
+
+
+def test_a_checkpoint_of_the_version_before_is_refused_with_the_way_out(pictures, tmp_path):
+    config = configuration(pictures, tmp_path)
+    trainer = training.Trainer(config, load_crops(config.data, 0, quiet), "cpu")
+    trainer.save_checkpoint()
+    path = training.checkpoint_path(config)
+    state = torch.load(path, weights_only=True)
+    del state["learning_rate"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="another version of diffpath; finish it there, or use --restart"):
+        trainer.load_checkpoint()
 
 
 def test_a_card_names_no_folder_of_the_machine(pictures, tmp_path):
@@ -497,11 +555,11 @@ def test_a_configuration_without_pictures_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"c.json has no \[\[data.folders\]\]"):
         read_config(tmp_path / "c.json")
     (tmp_path / "c.json").write_text('{"output": "out", "data": {"folders": [{"path": "pictures"}]}}')
-    with pytest.raises(ValueError, match="the configuration lacks data.folders.crops"):
+    with pytest.raises(ValueError, match=r"the configuration lacks data.folders.crops"):
         read_config(tmp_path / "c.json")
     with pytest.raises(ValueError, match="can't be read"):
         read_config(tmp_path / "none.toml")
-    with pytest.raises(ValueError, match="must be a .toml or .json file, got .*c.yaml"):
+    with pytest.raises(ValueError, match=r"must be a .toml or .json file, got .*c.yaml"):
         read_config(tmp_path / "c.yaml")
     assert main(["train", str(toml(tmp_path))]) == 1
     assert "pictures is not a folder; correct it or gather the pictures first" in capsys.readouterr().err

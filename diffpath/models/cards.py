@@ -63,14 +63,3 @@ MODEL_CARDS = (
 def find_card(model: str) -> ModelCard | None:
     """The card of a model, or None."""
     return next((card for card in MODEL_CARDS if card.id == model), None)
-
-
-def add_arguments(parser):
-    """The command takes none."""
-
-
-def run(arguments):
-    """Prints the cards."""
-    for card in MODEL_CARDS:
-        print(f"{card.id}: {card.facts()}")
-    print("Of these only the bundled model was run by diffpath's authors; facts are from the models' pages and papers.")

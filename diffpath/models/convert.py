@@ -16,7 +16,7 @@ list of blocks, which the table below renames; three things need more than a nam
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Architecture:
         attention_resolutions: sides, in pixels, at which there is attention
         num_heads: attention heads, if ``num_head_channels`` is None
         num_head_channels: channels per head
-        new_attention_order: whether q, k, v are split before the heads are
+        use_new_attention_order: whether q, k, v are split before the heads are
         scale_shift_norm: whether the timestep scales and shifts the normalised features
         resblock_updown: whether residual blocks, not convolutions, change the resolution
         learn_sigma: whether the network also predicts variances
@@ -63,7 +63,7 @@ class Architecture:
     attention_resolutions: tuple[int, ...] = (16, 8)
     num_heads: int = 4
     num_head_channels: int | None = None
-    new_attention_order: bool = False
+    use_new_attention_order: bool = False
     scale_shift_norm: bool = True
     resblock_updown: bool = False
     learn_sigma: bool = False
@@ -78,7 +78,7 @@ class Architecture:
         if channel_mult is None:
             if self.image_size not in _CHANNEL_MULT:
                 raise ModelError(
-                    f"there is no usual channel_mult for image_size {self.image_size}; give --channel-mult, as in 1,2,2"
+                    f"there is no usual channel_mult for image_size {self.image_size}; give --channel-mult, as in 1 2 2"
                 )
             channel_mult = _CHANNEL_MULT[self.image_size]
             object.__setattr__(self, "channel_mult", channel_mult)
@@ -339,9 +339,9 @@ def _attention(state: State, old: str, architecture: Architecture) -> State:
         if channels % heads:
             raise ModelError(f"{old} has {channels} channels, which {heads} heads do not divide; check --num-heads")
         # Rows of the joint convolution: (q k v, head, channel) or, in the legacy order, (head, q k v, channel)
-        rows = (3, heads) if architecture.new_attention_order else (heads, 3)
+        rows = (3, heads) if architecture.use_new_attention_order else (heads, 3)
         value = value.reshape(*rows, channels // heads, -1)
-        value = value if architecture.new_attention_order else value.transpose(0, 1)
+        value = value if architecture.use_new_attention_order else value.transpose(0, 1)
         for name, third in zip(("to_q", "to_k", "to_v"), value.reshape(3, channels, -1)):
             converted[f"{name}.{part}"] = third if part == "weight" else third.flatten()
     return converted
@@ -353,37 +353,3 @@ _TRANSLATIONS: dict[str, Callable[[State, str, Architecture], State]] = {
     "resnet": _resnet,
     "attention": _attention,
 }
-
-
-def add_arguments(parser):
-    """Adds the command's arguments, named like the original scripts' flags."""
-
-    def numbers(text):
-        return tuple(int(number) for number in text.split(","))
-
-    parser.add_argument("checkpoint", help="a .pt file of improved-diffusion or guided-diffusion; EMA weights are best")
-    parser.add_argument("folder", help="the diffusers folder to write")
-    parser.add_argument("--image-size", type=int, required=True, help="side of the training images")
-    parser.add_argument("--num-channels", type=int, default=128)
-    parser.add_argument("--channel-mult", type=numbers, help="as in 1,2,2,2; by default the usual ones of the size")
-    parser.add_argument("--num-res-blocks", type=int, default=2)
-    parser.add_argument("--attention-resolutions", type=numbers, default=(16, 8), help="as in 16,8")
-    parser.add_argument("--num-heads", type=int, default=4)
-    parser.add_argument("--num-head-channels", type=int, help="instead of --num-heads")
-    parser.add_argument("--use-new-attention-order", dest="new_attention_order", action="store_true")
-    parser.add_argument("--no-scale-shift-norm", dest="scale_shift_norm", action="store_false")
-    parser.add_argument("--resblock-updown", action="store_true")
-    parser.add_argument("--learn-sigma", action="store_true")
-    parser.add_argument("--num-classes", type=int, help="of a class-conditional network")
-    parser.add_argument("--predict-xstart", action="store_true")
-    parser.add_argument("--diffusion-steps", type=int, default=1000)
-    parser.add_argument("--noise-schedule", choices=("linear", "cosine"), default="linear")
-    parser.add_argument("--no-rescale-timesteps", dest="rescale_timesteps", action="store_false")
-
-
-def run(arguments):
-    """Converts one checkpoint."""
-    names = [field.name for field in fields(Architecture)]
-    architecture = Architecture(**{name: getattr(arguments, name) for name in names})
-    convert_checkpoint(arguments.checkpoint, arguments.folder, architecture)
-    print(f"wrote {arguments.folder}; use it with model={arguments.folder!r}")

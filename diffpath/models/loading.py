@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,7 +16,7 @@ from .folder import AUTOENCODERS, BUNDLED_MODEL, ModelFolder, find_folder
 from .memory import is_out_of_memory
 from .networks import Network, load_module, load_network
 from .predictor import NoisePredictor
-from .schedule import VARIANCE_EXPLODING, read_schedule
+from .schedule import VARIANCE_EXPLODING, Schedule, read_schedule
 from .spaces import LatentSpace, PixelSpace, Space
 
 # Weakly: a model that nobody uses any more leaves its device
@@ -124,9 +124,34 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _load(
-    folder: ModelFolder, device: torch.device, dtype: torch.dtype, compile: bool, given: Mapping[str, Any]
-) -> NoisePredictor:
+@dataclass(frozen=True)
+class ModelParts:
+    """What a model is made of, on the CPU.
+
+    Attributes:
+        network: its network
+        schedule: the noise levels that it was trained with, and what the network's output says of the noise
+        space: the space in which it diffuses
+        image_channels: of the images that it knows
+    """
+
+    network: Network
+    schedule: Schedule
+    space: Space
+    image_channels: int
+
+
+def load_parts(folder: ModelFolder, given: Mapping[str, Any] | None = None) -> ModelParts:
+    """Loads a model's parts from its folder: for :func:`load_model`, and for training, which changes the network.
+
+    Args:
+        folder: of the model
+        given: what its checkpoint does not say: ``prediction_type``, ``latent_scaling``, ``class_label``
+
+    Raises:
+        ModelError: as :func:`load_model`
+    """
+    given = given or {}
     card = find_card(folder.name)
     known = card.settings if card else {}  # of keys that its checkpoint may leave out
     own = folder.own_config()
@@ -151,12 +176,20 @@ def _load(
             f"model {folder.name!r} denoises {image_channels} channels, images have 1 or 3, and it has no autoencoder "
             f"({' or '.join(AUTOENCODERS)}) in its folder; choose another model or give the whole pipeline"
         )
+    return ModelParts(network, schedule, space, image_channels)
+
+
+def _load(
+    folder: ModelFolder, device: torch.device, dtype: torch.dtype, compile: bool, given: Mapping[str, Any]
+) -> NoisePredictor:
+    parts = load_parts(folder, given)
+    network, space = parts.network, parts.space
     return NoisePredictor(
         _place(folder, network, space, device, compile),
-        schedule,
+        parts.schedule,
         space=space,
         channels=network.channels,
-        image_channels=image_channels,
+        image_channels=parts.image_channels,
         resolution=network.sample_size * space.factor,
         resolution_multiple=network.multiple * space.factor,
         width=network.width,

@@ -1,28 +1,36 @@
-"""``python -m diffpath train CONFIG``."""
+"""A training from its configuration to the model folder, interrupted and resumed as need be."""
+
+from __future__ import annotations
 
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from .config import read_config
+from .config import Config, read_config
 
+if TYPE_CHECKING:
+    import torch
 
-def add_arguments(parser):
-    """Adds the command's arguments to an ``argparse`` parser."""
-    parser.add_argument("config", help="a .toml or .json file; python -m pydoc diffpath.training.config explains it")
-    parser.add_argument("--device", help="a torch device; by default CUDA, then MPS, then the CPU")
-    parser.add_argument("--restart", action="store_true", help="begin anew, although the output holds a checkpoint")
-
-
-def run(arguments):
-    """Trains, or goes on with a training that was interrupted."""
-    command = f"python -m diffpath train {Path(arguments.config).name}"
-    train(read_config(arguments.config), arguments.device, arguments.restart, command)
+    from .trainer import Trainer
 
 
-def train(config, device=None, restart=False, command="diffpath.training.command.train", log=None):
+def train_from_file(path: Path, device: str | None = None, restart: bool = False) -> dict[str, Any]:
+    """:func:`train` with the configuration of a file."""
+    return train(read_config(path), device, restart, f"python -m diffpath train {path.name}")
+
+
+def train(
+    config: Config,
+    device: str | torch.device | None = None,
+    restart: bool = False,
+    command: str = "diffpath.training.command.train",
+    log: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Trains as a configuration says and writes the model into its output folder.
 
     Goes on from the output's checkpoint, if there is one. An interruption (SIGINT, SIGTERM)
@@ -45,27 +53,27 @@ def train(config, device=None, restart=False, command="diffpath.training.command
     from .report import Reporter
     from .trainer import Trainer, checkpoint_path
 
-    log = log or (lambda line: print(line, flush=True))
-    crops = load_crops(config.data, config.seed, log)
+    say = log or (lambda line: print(line, flush=True))
+    crops = load_crops(config.data, config.seed, say)
     trainer = Trainer(config, crops, device)
     if checkpoint_path(config).exists() and not restart:
         trainer.load_checkpoint()
-        log(f"goes on after step {trainer.step}")
+        say(f"goes on after step {trainer.step}")
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    log(
+    say(
         f"{len(crops.train)} crops, {parameters / 1e6:.2f} M parameters, {str(trainer.dtype).removeprefix('torch.')} "
         f"on {trainer.device}"
     )
     with _Interruption() as interruption:
-        _loop(trainer, interruption, log)
+        _loop(trainer, interruption, say)
     trainer.save_checkpoint()
     metrics = Reporter(config, crops, command).write(trainer)
     held_out = sum(metrics["held_out_loss"]) / len(metrics["timesteps"])
-    log(f"step {trainer.step}: held-out loss {held_out:.4f}, see {config.output}/model")
+    say(f"step {trainer.step}: held-out loss {held_out:.4f}, see {config.output}/model")
     return metrics
 
 
-def _loop(trainer, interruption, log):
+def _loop(trainer: Trainer, interruption: _Interruption, log: Callable[[str], None]) -> None:
     options, shown = trainer.options, time.monotonic()
     while trainer.step < options.steps and not trainer.out_of_time and not interruption.happened:
         trainer.train_step()
@@ -76,7 +84,7 @@ def _loop(trainer, interruption, log):
             log(_progress(trainer))
 
 
-def _progress(trainer):
+def _progress(trainer: Trainer) -> str:
     recent = trainer.losses[-50:]
     per_step = trainer.seconds / trainer.step
     left = (trainer.options.steps - trainer.step) * per_step
@@ -92,18 +100,18 @@ class _Interruption:
 
     happened = False
 
-    def __enter__(self):
-        self._before = {}
+    def __enter__(self) -> _Interruption:
+        self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, _):
+    def _note(self, number: int, _: FrameType | None) -> None:
         if self.happened:
             sys.exit(128 + number)
         self.happened = True

@@ -22,25 +22,44 @@ A file has four tables; only ``data`` is needed::
     steps = 2000
 """
 
+from __future__ import annotations
+
 import json
-import types
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import sys
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-DTYPES = ("auto", "float32", "bfloat16")
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-NETWORK = dict(
-    block_out_channels=(32, 64, 128, 128),
-    down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    layers_per_block=1,
-    norm_num_groups=8,
-    attention_head_dim=32,
-)
-SCHEDULE = dict(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="epsilon")
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+_CHECKED = ConfigDict(extra="forbid")
+_Count = Annotated[int, Field(ge=1)]
+_NotNegative = Annotated[int, Field(ge=0)]
+_Positive = Annotated[float, Field(gt=0)]
+
+NETWORK: dict[str, Any] = {
+    "block_out_channels": (32, 64, 128, 128),
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 32,
+}
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "epsilon",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Folder:
     """One source of pictures.
 
@@ -53,20 +72,18 @@ class Folder:
     """
 
     path: str
-    crops: int
-    smallest: int = 32
+    crops: _Count
+    smallest: _Count = 32
     largest: float = 1.0
     source: str = ""
     licence: str = ""
 
-    def __post_init__(self):
-        _at_least("data.folders.crops", self.crops, 1)
-        _at_least("data.folders.smallest", self.smallest, 1)
+    def __post_init__(self) -> None:
         if not 0 < self.largest <= 1:
             raise ValueError(f"data.folders.largest must be in (0, 1], a share of the shorter side, got {self.largest}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Data:
     """The training pictures.
 
@@ -78,22 +95,20 @@ class Data:
         cache: folder for the crops, so that several runs share them; by default within ``output``
     """
 
-    folders: tuple
-    resolution: int = 32
+    folders: tuple[Folder, ...]
+    resolution: Annotated[int, Field(ge=8)] = 32
     held_out: float = 0.05
-    held_out_crops: int = 512
+    held_out_crops: _Count = 512
     cache: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.folders:
             raise ValueError("data.folders is empty; give at least one [[data.folders]] with path and crops")
-        _at_least("data.resolution", self.resolution, 8)
-        _at_least("data.held_out_crops", self.held_out_crops, 1)
         if not 0 < self.held_out < 1:
             raise ValueError(f"data.held_out must be a share of the files in (0, 1), got {self.held_out}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Training:
     """The optimisation.
 
@@ -117,53 +132,44 @@ class Training:
             (user + system, of all threads)
     """
 
-    steps: int = 2000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    cooldown_steps: int = 0
-    betas: tuple = (0.9, 0.99)
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
+    steps: _Count = 2000
+    batch_size: _Count = 128
+    learning_rate: _Positive = 1e-3
+    warmup_steps: _NotNegative = 100
+    cooldown_steps: _NotNegative = 0
+    betas: tuple[float, ...] = (0.9, 0.99)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    gradient_clip: _Positive = 1.0
     ema: float = 0.999
     start_from: str = ""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     compile: bool = False
     channels_last: bool = True
     flip: bool = True
-    checkpoint_every: int = 250
-    samples: int = 36
-    cpu_minutes: float = 0.0
+    checkpoint_every: _Count = 250
+    samples: _NotNegative = 36
+    cpu_minutes: Annotated[float, Field(ge=0)] = 0.0
 
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "checkpoint_every"):
-            _at_least(f"training.{name}", getattr(self, name), 1)
-        for name in ("warmup_steps", "cooldown_steps", "samples", "weight_decay", "cpu_minutes"):
-            _at_least(f"training.{name}", getattr(self, name), 0)
-        for name in ("learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
+    def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:
             raise ValueError(f"training.ema must be in [0, 1), got {self.ema}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"training.betas must be two numbers in [0, 1), got {list(self.betas)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"training.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Config:
     """A training run: see the module's example."""
 
     output: str
     data: Data
-    network: dict = field(default_factory=dict)
-    schedule: dict = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     seed: int = 0
     description: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "sample_size"):
             if name in self.network:
                 raise ValueError(f"network.{name} can't be set: images are RGB, and data.resolution gives their side")
@@ -173,12 +179,12 @@ class Config:
                 "[network] and [schedule], or start_from"
             )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
         return json.loads(json.dumps(asdict(self)))
 
 
-def read_config(path):
+def read_config(path: str | Path) -> Config:
     """Reads a configuration file.
 
     Args:
@@ -195,16 +201,15 @@ def read_config(path):
     data = table.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("folders"), list):
         raise ValueError(f"{path} has no [[data.folders]]; give at least one, with path and crops")
-    folders = tuple(_build(Folder, folder, "data.folders") for folder in data["folders"])
-    parts = {
-        **table,
-        "data": _build(Data, {**data, "folders": folders}, "data"),
-        "training": _build(Training, table.get("training", {}), "training"),
-    }
-    return _resolve_paths(_build(Config, parts, ""), path.resolve().parent)
+    try:
+        # As JSON, where lists are tuples and a whole number is a number, but nothing else is another kind
+        config = TypeAdapter(Config).validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from error
+    return _resolve_paths(config, path.resolve().parent)
 
 
-def _parse(path):
+def _parse(path: Path) -> dict[str, Any]:
     if path.suffix not in (".toml", ".json"):
         raise ValueError(f"a configuration must be a .toml or .json file, got {path}")
     try:
@@ -212,57 +217,55 @@ def _parse(path):
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read ({error}); give the path of a configuration") from error
     try:
-        return json.loads(text) if path.suffix == ".json" else _toml().loads(text)
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:  # also the parsers' own errors
         raise ValueError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
 
 
-def _toml():
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise ValueError("Python 3.10 reads TOML with the package tomli: install it, or write JSON") from error
-    return tomllib
+# What a value must be, by the kind of pydantic's error
+_MUST = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "dataclass_type": "a table",
+    "dataclass_exact_type": "a table",
+    "greater_than": "positive",
+}
 
 
-def _build(cls, table, where):
-    """A dataclass from a table, with a sentence for unknown, missing and mistyped keys."""
-    prefix = f"{where}." if where else ""
-    if not isinstance(table, dict):
-        raise ValueError(f"{where} must be a table, got {table!r}")
-    known = {f.name: f for f in fields(cls)}
-    for name, value in table.items():
-        if name not in known:
-            raise ValueError(f"unknown key {prefix + name!r}; the keys are {', '.join(prefix + key for key in known)}")
-        table = {**table, name: _typed(prefix + name, value, known[name].type)}
-    try:
-        return cls(**table)
-    except TypeError as error:
-        missing = [prefix + f.name for f in fields(cls) if f.name not in table and _is_required(f)]
-        raise ValueError(f"the configuration lacks {' and '.join(missing)}") from error
+def _sentence(errors: ValidationError) -> str:
+    """The first of pydantic's errors in our words."""
+    error = errors.errors()[0]
+    name = ".".join(part for part in error["loc"] if isinstance(part, str))
+    kind, about, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "value_error":  # one of the sentences above
+        return str(about["error"])
+    if kind == "unexpected_keyword_argument":
+        keys = _known_keys(error["loc"][:-1])
+        return f"unknown key {name!r}; the keys are {', '.join(keys)}"
+    if kind == "missing":
+        lacking = [".".join(p for p in e["loc"] if isinstance(p, str)) for e in errors.errors() if e["type"] == kind]
+        return f"the configuration lacks {' and '.join(lacking)}"
+    must = _MUST.get(kind)
+    if kind == "greater_than_equal":
+        must = f"at least {about['ge']}"
+    if kind == "literal_error":
+        must = f"one of {', '.join(get_args(Dtype))}"
+    return f"{name} must be {must or error['msg']}, got {value!r}"
 
 
-def _typed(name, value, kind):
-    if isinstance(kind, types.GenericAlias) or kind in (Data, Training):
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
-        raise ValueError(f"{name} must be {words.get(kind, 'a table')}, got {value!r}")
-    return value
+def _known_keys(where: tuple[int | str, ...]) -> list[str]:
+    """The keys of a table of a configuration, each with the table's name."""
+    names = tuple(part for part in where if isinstance(part, str))
+    table = {(): Config, ("data",): Data, ("data", "folders"): Folder, ("training",): Training}[names]
+    return [".".join([*names, each.name]) for each in fields(table)]
 
 
-def _is_required(f):
-    return f.default is MISSING and f.default_factory is MISSING
-
-
-def _resolve_paths(config, base):
+def _resolve_paths(config: Config, base: Path) -> Config:
     folders = tuple(replace(folder, path=str(base / Path(folder.path).expanduser())) for folder in config.data.folders)
     output = base / Path(config.output).expanduser()
     cache = base / Path(config.data.cache).expanduser() if config.data.cache else output / "crops"
@@ -275,8 +278,3 @@ def _resolve_paths(config, base):
         data=replace(config.data, folders=folders, cache=str(cache)),
         training=replace(config.training, start_from=start),
     )
-
-
-def _at_least(name, value, least):
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")

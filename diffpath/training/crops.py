@@ -6,15 +6,21 @@ and ``largest`` of the picture's shorter side, so that texture and scene both oc
 reduced with a box filter, each output pixel being the mean of what it covers.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
+
+from .config import Data, Folder
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tga", ".tif", ".tiff", ".webp")
 FLAT = 4.0  # grey levels: a crop with a smaller standard deviation teaches little,
@@ -27,13 +33,13 @@ _FINER = 4  # times finer than the crop: exact to a grey level or two, and large
 class Crops:
     """Crops as uint8 ``(N, side, side, 3)``; ``files`` holds, for each folder, the counts of pictures and crops."""
 
-    train: np.ndarray
-    held_out: np.ndarray
-    files: list
+    train: UInt8[np.ndarray, "n s s 3"]
+    held_out: UInt8[np.ndarray, "m s s 3"]
+    files: list[dict[str, int]]
     fingerprint: str
 
 
-def load_crops(data, seed, log=print):
+def load_crops(data: Data, seed: int, log: Callable[[str], None] = print) -> Crops:
     """The crops of a configuration, drawn once and kept in ``data.cache``.
 
     Args:
@@ -54,7 +60,9 @@ def load_crops(data, seed, log=print):
         with np.load(path) as stored:
             return Crops(stored["train"], stored["held_out"], json.loads(str(stored["files"])), fingerprint)
 
-    train, held_out, files = [], [], []
+    train: list[np.ndarray] = []
+    held_out: list[np.ndarray] = []
+    files: list[dict[str, int]] = []
     total = sum(folder.crops for folder in data.folders)
     for number, (folder, (kept, left_out)) in enumerate(zip(data.folders, sources)):
         log(f"{folder.path}: {folder.crops} crops of {len(kept)} pictures, {len(left_out)} pictures held out")
@@ -72,7 +80,7 @@ def load_crops(data, seed, log=print):
     return crops
 
 
-def _split_files(folder, held_out, seed):
+def _split_files(folder: Folder, held_out: float, seed: int) -> tuple[list[Path], list[Path]]:
     root = Path(folder.path)
     if not root.is_dir():
         raise ValueError(f"data.folders.path {folder.path} is not a folder; correct it or gather the pictures first")
@@ -87,11 +95,13 @@ def _split_files(folder, held_out, seed):
     return sorted(files[count:]), sorted(files[:count])
 
 
-def _draw(files, folder, count, resolution, rng):
+def _draw(
+    files: Sequence[Path], folder: Folder, count: int, resolution: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "n s s 3"]:
     """``count`` crops, spread evenly over the files; unreadable files fall out."""
     shares = np.full(len(files), count // len(files))
     shares[rng.permutation(len(files))[: count % len(files)]] += 1
-    crops = []
+    crops: list[np.ndarray] = []
     for path, share in zip(files, shares):
         if not share:
             continue
@@ -104,7 +114,9 @@ def _draw(files, folder, count, resolution, rng):
     return np.stack(crops)
 
 
-def cut(image, count, smallest, largest, resolution, rng):
+def cut(
+    image: Image.Image, count: int, smallest: int, largest: float, resolution: int, rng: np.random.Generator
+) -> list[UInt8[np.ndarray, "s s 3"]]:
     """Random square crops of one picture.
 
     Args:
@@ -133,7 +145,7 @@ def cut(image, count, smallest, largest, resolution, rng):
     return crops
 
 
-def _read(path):
+def _read(path: Path) -> Image.Image | None:
     """An image as RGB or RGBA, or None where Pillow can't decode it."""
     try:
         with Image.open(path) as image:
@@ -142,22 +154,24 @@ def _read(path):
         return None
 
 
-def _resample(halvings, box, resolution, rng):
+def _resample(
+    halvings: list[Image.Image], box: tuple[float, float, float, float], resolution: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "s s 3"]:
     """One crop by a box filter, from the smallest halving of the picture that is still several times finer."""
     side = box[2] - box[0]
     level = max(0, int(math.log2(side / (_FINER * resolution))))
     while len(halvings) <= level:
         halvings.append(halvings[-1].reduce(2))
     kind = Image.Resampling.BOX if side >= resolution else Image.Resampling.BICUBIC
-    box = [coordinate / 2**level for coordinate in box]
-    crop = halvings[level].resize((resolution, resolution), kind, box=box)
+    left, top, right, bottom = (coordinate / 2**level for coordinate in box)
+    crop = halvings[level].resize((resolution, resolution), kind, box=(left, top, right, bottom))
     if crop.mode == "RGBA":
-        colour = tuple(int(level) for level in rng.integers(0, 256, 3))
-        crop = Image.alpha_composite(Image.new("RGBA", crop.size, (*colour, 255)), crop).convert("RGB")
+        red, green, blue = (int(level) for level in rng.integers(0, 256, 3))
+        crop = Image.alpha_composite(Image.new("RGBA", crop.size, (red, green, blue, 255)), crop).convert("RGB")
     return np.asarray(crop)
 
 
-def _fingerprint(data, sources, seed):
+def _fingerprint(data: Data, sources: Sequence[tuple[list[Path], list[Path]]], seed: int) -> str:
     content = asdict(data)
     content.pop("cache")
     for folder in content["folders"]:  # what doesn't change a crop

@@ -14,8 +14,16 @@ which is 1/d Σ_i a² λ_i / (a² λ_i + s²) on the images that Σ was taken fr
 images no denoiser is better.
 """
 
-import torch
+from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "n ..."]
 # The covariance has d² entries: 4 GB and hours of eigenvalues at 64×64 RGB
 MAX_DIMENSIONS = 4096
 
@@ -31,7 +39,7 @@ class LinearDenoiser:
         ValueError: if an image has more than ``MAX_DIMENSIONS`` values
     """
 
-    def __init__(self, images):
+    def __init__(self, images: Images) -> None:
         flat = images.flatten(1)
         if flat.shape[1] > MAX_DIMENSIONS:
             raise ValueError(
@@ -43,14 +51,16 @@ class LinearDenoiser:
         self.variances, self.axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         self.variances = self.variances.clamp(min=0)
 
-    def predict_noise(self, noisy, alpha_cumprod):
+    def predict_noise(self, noisy: Images, alpha_cumprod: float | Tensor) -> Images:
         """ε̂ for images ``(N, ...)`` at one timestep of signal power ᾱ_t."""
         signal, spread = alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5
         gain = spread / (signal**2 * self.variances + spread**2)
         centred = noisy.flatten(1) - signal * self.mean
         return ((centred @ self.axes) * gain @ self.axes.T).view_as(noisy)
 
-    def expected_error(self, images, alphas_cumprod):
+    def expected_error(
+        self, images: Images, alphas_cumprod: Float[Tensor, " t"] | Sequence[float]
+    ) -> Float[Tensor, " t"]:
         """Mean squared noise error on images ``(N, ...)``, expected over ε: ``(T,)`` for ᾱ ``(T,)``."""
         moments = ((images.flatten(1) - self.mean) @ self.axes).square().mean(0)
         alphas = torch.as_tensor(alphas_cumprod, dtype=moments.dtype)[:, None]

@@ -1,15 +1,29 @@
 """What a run leaves behind: the model folder, its card, the figures and the numbers."""
 
+from __future__ import annotations
+
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard, ModelCardData
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from .. import __version__
 from ..method.trajectory import noise_bank
+from ..models import NoisePredictor
+from ..models.folder import OWN_CONFIG
+from .config import Config
+from .crops import Crops
 from .linear import MAX_DIMENSIONS, LinearDenoiser
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 TIMESTEP_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BATCH = 128
@@ -17,7 +31,9 @@ _SAMPLING_STEPS = 50
 _LINEAR_IMAGES = 40_000
 
 
-def loss_by_timestep(predictor, images, timesteps):
+def loss_by_timestep(
+    predictor: NoisePredictor, images: Float[Tensor, "n c h w"], timesteps: Sequence[int]
+) -> list[float]:
     """Mean squared noise error of a model on images.
 
     Args:
@@ -29,9 +45,9 @@ def loss_by_timestep(predictor, images, timesteps):
         a list of T floats; every image has noise of its own, the same at all timesteps
     """
     noise = noise_bank(len(images), images.shape[1], images.shape[2], seed=0)
-    losses = []
+    alphas, losses = _alphas_cumprod(predictor), []
     for timestep in timesteps:
-        alpha = predictor.alphas_cumprod[timestep]
+        alpha = alphas[timestep]
         total = 0.0
         for x, e in zip(images.split(_BATCH), noise.split(_BATCH)):
             x, e = x.to(predictor.device), e.to(predictor.device)
@@ -42,7 +58,13 @@ def loss_by_timestep(predictor, images, timesteps):
     return losses
 
 
-def linear_baseline(crops, alphas_cumprod):
+def _alphas_cumprod(predictor: NoisePredictor) -> Float[Tensor, " t"]:
+    if predictor.alphas_cumprod is None:
+        raise ValueError("only a variance-preserving model is measured by the powers of signal and noise")
+    return predictor.alphas_cumprod
+
+
+def linear_baseline(crops: Crops, alphas_cumprod: Float[Tensor, " t"]) -> list[float] | None:
     """What the optimal linear denoiser of the training crops leaves on the held-out ones.
 
     Args:
@@ -59,7 +81,7 @@ def linear_baseline(crops, alphas_cumprod):
     return denoiser.expected_error(to_network_scale(crops.held_out), alphas_cumprod).tolist()
 
 
-def to_network_scale(images):
+def to_network_scale(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
     """uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` in [−1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -67,12 +89,12 @@ def to_network_scale(images):
 class Reporter:
     """Measures a run on its held-out crops and writes what a person or a program reads."""
 
-    def __init__(self, config, crops, command):
+    def __init__(self, config: Config, crops: Crops, command: str) -> None:
         self.config, self.crops, self.command = config, crops, command
         self.folder = Path(config.output) / "model"
-        self._linear = None
+        self._linear: list[float] | None = None
 
-    def write(self, trainer):
+    def write(self, trainer: Trainer) -> dict[str, Any]:
         """Writes the model folder, ``metrics.json``, ``loss.png``, ``samples.png`` and the card.
 
         Returns:
@@ -81,8 +103,8 @@ class Reporter:
         predictor = trainer.predictor
         timesteps = [int(fraction * predictor.num_train_timesteps) for fraction in TIMESTEP_FRACTIONS]
         if self._linear is None:
-            self._linear = linear_baseline(self.crops, predictor.alphas_cumprod[timesteps].cpu())
-        metrics = dict(
+            self._linear = linear_baseline(self.crops, _alphas_cumprod(predictor)[timesteps].cpu())
+        metrics: dict[str, Any] = dict(
             steps=trainer.step,
             images_seen=trainer.step * self.config.training.batch_size,
             parameters=sum(parameter.numel() for parameter in trainer.average.parameters()),
@@ -106,19 +128,21 @@ class Reporter:
         if self.config.training.samples:
             samples = draw_samples(trainer, self.config.training.samples)
             write_grid(samples, self.folder / "samples.png")
-        (self.folder / "README.md").write_text(model_card(self.config, self.crops, metrics))
+        ModelCard(model_card(self.config, self.crops, metrics)).save(self.folder / "README.md")
         return metrics
 
 
-def save_pipeline(trainer, folder):
+def save_pipeline(trainer: Trainer, folder: Path) -> None:
     """The averaged weights as a diffusers ``DDPMPipeline`` folder in safetensors."""
     from diffusers import DDPMPipeline
 
     DDPMPipeline(unet=trainer.average, scheduler=trainer.scheduler).save_pretrained(folder, safe_serialization=True)
+    if trainer.own_config:  # of the model that the training started from
+        (folder / OWN_CONFIG).write_text(json.dumps(trainer.own_config, indent=2) + "\n")
 
 
 @torch.inference_mode()
-def draw_samples(trainer, count):
+def draw_samples(trainer: Trainer, count: int) -> UInt8[np.ndarray, "n s s 3"]:
     """Samples of the averaged network by DDIM, uint8 ``(count, side, side, 3)``."""
     from diffusers import DDIMScheduler
 
@@ -132,7 +156,7 @@ def draw_samples(trainer, count):
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def write_grid(images, path, gap=2, zoom=2):
+def write_grid(images: UInt8[np.ndarray, "n s s 3"], path: Path, gap: int = 2, zoom: int = 2) -> None:
     """Images ``(N, side, side, 3)`` side by side in a PNG that is nearly square."""
     from PIL import Image
 
@@ -146,7 +170,7 @@ def write_grid(images, path, gap=2, zoom=2):
     Image.fromarray(sheet).resize((width, height), Image.Resampling.NEAREST).save(path)
 
 
-def draw_losses(losses, metrics, path):
+def draw_losses(losses: Sequence[float], metrics: dict[str, Any], path: Path) -> None:
     """The training loss by step, and the held-out loss by timestep beside the linear baseline."""
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state
 
@@ -167,7 +191,7 @@ def draw_losses(losses, metrics, path):
     figure.savefig(path, dpi=100)
 
 
-def model_card(config, crops, metrics):
+def model_card(config: Config, crops: Crops, metrics: dict[str, Any]) -> str:
     """The model's README: data, command, seed, revision, measurements."""
     sources = [
         f"| {folder.source or Path(folder.path).name} | {files['train']} | {files['held out']} | {files['crops']} | "
@@ -181,7 +205,6 @@ def model_card(config, crops, metrics):
     ]
     start = f", from the weights of {Path(config.training.start_from).name}" if config.training.start_from else ""
     lines = [
-        "---\nlicense: other\nlibrary_name: diffusers\n---\n",
         "# A diffusion model for diffpath\n",
         *([config.description + "\n"] if config.description else []),
         f"A `DDPMPipeline` folder of {metrics['parameters'] / 1e6:.2f} M parameters for images of "
@@ -206,10 +229,11 @@ def model_card(config, crops, metrics):
         "**Configuration.**\n",
         f"```json\n{json.dumps(_shown(config), indent=1, ensure_ascii=False)}\n```\n",
     ]
-    return "\n".join(lines)
+    data = ModelCardData(license="other", library_name="diffusers")
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 
-def _shown(config):
+def _shown(config: Config) -> dict[str, Any]:
     """The configuration without the paths of one machine."""
     content = config.to_dict()
     content.pop("output")
@@ -220,7 +244,7 @@ def _shown(config):
     return content
 
 
-def revision():
+def revision() -> str:
     """The git revision of this code, with ``-dirty`` where it was changed; else the version."""
     try:
         done = subprocess.run(
