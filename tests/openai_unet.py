@@ -130,7 +130,7 @@ def forward(state, x, t, architecture, labels=None):
         return inner + (conv(f"{name}.skip_connection", h) if f"{name}.skip_connection.weight" in state else h)
 
     def attention(name, h):
-        n, channels = h.shape[:2]
+        _n, channels = h.shape[:2]
         tokens = norm(f"{name}.norm", h).flatten(2)
         qkv = torch.einsum("oc,ncs->nos", state[f"{name}.qkv.weight"][:, :, 0], tokens)
         qkv = qkv + state[f"{name}.qkv.bias"][:, None]

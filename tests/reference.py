@@ -4,6 +4,7 @@ Written from the definitions, to check ``diffpath`` against; symbols as in
 ``diffpath/method/trajectory.py``.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -130,7 +131,7 @@ def spectrum(errors, bounds=(0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 9)):
     for t in range(math.ceil(errors.shape[1] / 2)):
         planes = errors[:, t].reshape(-1, height, width)
         periodogram = np.mean([np.abs(rows @ plane @ columns) ** 2 for plane in planes], axis=0)
-        annuli = [periodogram[(radius >= low) & (radius < high)] for low, high in zip(bounds[:-1], bounds[1:])]
+        annuli = [periodogram[(radius >= low) & (radius < high)] for low, high in itertools.pairwise(bounds)]
         logs.append([np.log(annulus.mean() / periodogram.mean()) for annulus in annuli])
     return list(np.mean(logs, axis=0))
 

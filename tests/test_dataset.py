@@ -64,14 +64,14 @@ def test_the_score_is_described_and_indexed(scored):
 
 
 def test_intruders_rank_above_clean_images_of_the_kind_of_the_reference(scored):
-    dataset, run = scored
+    dataset, _run = scored
     queries = dataset.match(F("kind").is_in(["clean", "photos"]))
     kinds, scores = queries.values(["kind", "k_score"])
     assert roc_auc_score(np.array(kinds) == "photos", scores) > 0.9
 
 
 def test_features_in_the_database_are_those_of_the_method(scored):
-    dataset, run = scored
+    dataset, _run = scored
     sample = dataset.match(F("kind") == "photos").first()
     with Image.open(sample.filepath) as image:
         expected = DiffPathV2(num_timesteps=3).score_images([image])
@@ -102,7 +102,7 @@ def test_every_scored_image_has_a_p_value_a_flag_and_an_explanation(scored):
 
 
 def test_p_values_of_reference_samples_are_ranks_among_each_other(scored):
-    dataset, run = scored
+    dataset, _run = scored
     p_values = dataset.match_tags("reference").values("k_p_value")
     np.testing.assert_allclose(np.sort(p_values), np.arange(1, 61) / 60)
 
@@ -285,7 +285,8 @@ def test_zoom_is_stored_beside_the_rest_and_scored_with_it(make_dataset):
     zoomed = np.array(dataset.values("diffpath_zoomed"))
     np.testing.assert_allclose(zoomed, expected.zoomed, rtol=1e-3, atol=1e-4)
     assert "larger, in tiles" in dataset.get_field("diffpath_zoomed").description
-    assert Image.open(dataset.first().diffpath_heatmap.map_path).size == (64, 64)
+    with Image.open(dataset.first().diffpath_heatmap.map_path) as heatmap:
+        assert heatmap.size == (64, 64)
     assert "zoomed" not in compute_diffpath(dataset, run_key="plain", progress=False, **FAST).fields
     own = run.reference().detector
     assert own.n_features_in_ == expected.descriptor.shape[1]

@@ -73,7 +73,7 @@ def test_the_parts_stand_beside_the_fused_score_that_everything_ranks_and_flags_
     dataset, run = scored
     set_diffpath_threshold(dataset, "k", "false_positive_rate", 0.05)
     names = ["k_score", *PARTS, "k_p_value", "k_is_ood"]
-    scores, diffusion, embedding, p_values, flags = map(np.array, dataset.values(names))
+    scores, diffusion, embedding, _p_values, flags = map(np.array, dataset.values(names))
     detector = run.reference().detector
     np.testing.assert_allclose(scores, detector.fuse(np.column_stack([diffusion, embedding])))
     new = dataset.match_tags("r", bool=False)
@@ -98,7 +98,7 @@ def test_the_diffusion_score_is_that_of_a_run_without_embeddings_which_has_no_pa
 
 
 def test_the_embedding_score_is_the_distance_of_the_samples_own_vector(scored):
-    dataset, run = scored
+    dataset, _run = scored
     units = {}
     for tagged in (True, False):
         vectors = np.stack(dataset.match_tags("r", bool=tagged).values("hog"))
@@ -267,7 +267,7 @@ def test_a_field_of_no_use_is_refused_before_anything_is_written(dataset, field,
 
 
 def test_a_reference_with_embeddings_and_one_without_are_not_mistaken_for_each_other(scored, make_dataset):
-    dataset, run = scored
+    _dataset, run = scored
     queries = make_dataset(demo_samples("clean", 5))
     add_embeddings(queries)
     queries.set_values("short", [np.ones(7)] * 5)

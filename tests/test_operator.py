@@ -261,13 +261,14 @@ def test_a_delegated_run_refuses_a_reference_that_it_could_not_carry(dataset, op
 @pytest.mark.parametrize("path", ["python", "sdk", "delegated", "app"])
 def test_a_misspelt_option_is_refused_on_every_path(path, dataset, operator):
     said = "unknown option 'num_timestep' .did you mean 'num_timesteps'"
+    call = {
+        "python": lambda: operator(dataset, num_timestep=2),
+        "sdk": lambda: foo.execute_operator(URI, dict(dataset=dataset, params=dict(num_timestep=2))),
+        "delegated": lambda: operator(dataset, delegate=True, num_timestep=2),
+        "app": lambda: execute(dataset, num_timestep=2),
+    }[path]
     with pytest.raises(Exception, match=said):
-        if path == "app":
-            execute(dataset, num_timestep=2)
-        elif path == "sdk":
-            foo.execute_operator(URI, dict(dataset=dataset, params=dict(num_timestep=2)))
-        else:
-            operator(dataset, delegate=path == "delegated", num_timestep=2)
+        call()
     assert dataset.list_runs() == []
 
 

@@ -230,7 +230,7 @@ def torchvision(monkeypatch):
     """torchvision's download of CIFAR, and nothing else of it, gives clothing to train on and digits to test."""
 
     class Pictures(list):
-        classes = ["clothing", "digits"]
+        classes = ("clothing", "digits")
 
     def download(folder, train, download):
         assert download

@@ -116,7 +116,7 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize(
-    ("version", "operators", "sentence"),
+    "version, operators, sentence",
     [
         (None, True, "Python finds another package named diffpath, in "),
         ("2.0", False, "Python finds another package named diffpath, in "),

@@ -75,7 +75,7 @@ def test_a_runs_record_says_what_it_was_asked_for(dataset):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    "arguments, said",
     [
         ({"num_timestep": 5}, "unknown option 'num_timestep'"),
         ({"referense": "normal"}, "unknown option 'referense'"),

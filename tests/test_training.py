@@ -568,6 +568,7 @@ def test_a_configuration_without_pictures_is_refused(tmp_path, capsys):
     assert "holds 0 images; at least 2 files are needed" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element:UserWarning")  # torch's, of what is refused then
 @pytest.mark.parametrize(
     "network, sentence",
     [

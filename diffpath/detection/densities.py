@@ -139,11 +139,12 @@ class Mixture:
         **_: Any,
     ) -> Mixture:
         Z = _thin(Z, random_state)
+        most = min(max_components, len(Z) // 10, len(np.unique(Z, axis=0)))  # repeated rows are no cluster more
         options = {"reg_covar": covariance_floor, "random_state": random_state, "max_iter": 200}
         best: list[tuple[float, GaussianMixture]] = []
         for shape in COVARIANCE_TYPES:
             fits: list[tuple[float, GaussianMixture]] = []
-            for count in range(1, max(1, min(max_components, len(Z) // 10)) + 1):
+            for count in range(1, max(1, most) + 1):
                 mixture = GaussianMixture(count, covariance_type=shape, **options).fit(Z)
                 fits.append((mixture.bic(Z), mixture))
                 if count > 1 and fits[-1][0] > fits[-2][0]:
