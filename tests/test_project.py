@@ -80,7 +80,7 @@ print("fiftyone" in sys.modules)
 
 def test_without_fiftyone_the_commands_run():
     script = "import runpy; runpy.run_module('diffpath', run_name='__main__')"
-    for arguments in (["--help"], ["models"], ["convert", "--help"], ["train", "--help"]):
+    for arguments in (["--help"], ["--version"], ["models"], ["convert", "--help"], ["train", "--help"]):
         done = run_alone(script, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
 

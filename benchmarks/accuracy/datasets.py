@@ -44,15 +44,18 @@ PHOTOGRAPHS = {
     "mate-backgrounds": ("nature/*.jpg",),
     "lomiri-wallpapers-16.04": ("backgrounds/*.jpg",),
     "lomiri-wallpapers-20.04": ("Fossa*.jpg", "Kleiber*.jpg", "Infinite*.jpg"),
-    "opencv-doc": tuple(
-        f"examples/data/{name}"
-        for name in (
-            "aero1.jpg aloeL.jpg apple.jpg baboon.jpg basketball1.png board.jpg box_in_scene.png building.jpg "
-            "butterfly.jpg cards.png fruits.jpg graf1.png home.jpg leuvenA.jpg messi5.jpg orange.jpg rubberwhale1.png "
-            "smarties.png squirrel_cls.jpg stuff.jpg"
-        ).split()
-    )
-    + ("examples/text/scenetext0*.jpg", "examples/alphamat/input_images/plant.jpg"),
+    "opencv-doc": (
+        *(
+            f"examples/data/{name}"
+            for name in (
+                "aero1.jpg aloeL.jpg apple.jpg baboon.jpg basketball1.png board.jpg box_in_scene.png building.jpg "
+                "butterfly.jpg cards.png fruits.jpg graf1.png home.jpg leuvenA.jpg messi5.jpg orange.jpg "
+                "rubberwhale1.png smarties.png squirrel_cls.jpg stuff.jpg"
+            ).split()
+        ),
+        "examples/text/scenetext0*.jpg",
+        "examples/alphamat/input_images/plant.jpg",
+    ),
     "python3-skimage": tuple(
         f"skimage/data/{name}"
         for name in "astronaut.png camera.png chelsea.png coffee.png coins.png motorcycle_left.png rocket.jpg".split()

@@ -107,7 +107,7 @@ class Ablation(NamedTuple):
 
     features: Callable
     detector: Callable = density
-    evaluations: dict = {}
+    evaluations: dict = {}  # noqa: RUF012  # nobody changes it
     group: str = "descriptor"
     model: Callable | None = None  # gives the folder; None for the benchmark's
 
