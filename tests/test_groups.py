@@ -21,7 +21,7 @@ from diffpath import (
     load_reference,
     update_diffpath,
 )
-from diffpath.dataset import ScoringRequest, iterate_scoring
+from diffpath.dataset import iterate_diffpath
 from diffpath.dataset.groups import group_fields, read_groups
 
 LENGTH = 8
@@ -187,7 +187,7 @@ def test_the_field_counts_in_every_kind_of_reference_and_without_one(dataset):
 
 def test_an_interrupted_run_goes_on_with_its_groups_and_an_update_uses_its_reference(dataset):
     options = dict(reference="r", num_timesteps=3, dtype="float32")
-    steps = iterate_scoring(ScoringRequest.of(dataset, groups="picture", run_key="k", batch_size=4, **options))
+    steps = iterate_diffpath(dataset, groups="picture", run_key="k", batch_size=4, **options)
     for step in steps:
         if step.done >= 12:
             break

@@ -22,7 +22,7 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import ScoringRequest, heartbeat, inventory, iterate_scoring, rename, workspaces
+from diffpath.dataset import heartbeat, inventory, iterate_diffpath, rename, workspaces
 from diffpath.dataset.appearance import color_maps, uncolor_maps
 from diffpath.dataset.internals import patch_run
 from diffpath.dataset.maps import MAPS
@@ -258,8 +258,7 @@ def test_a_colour_scheme_that_the_user_has_changed_since_stays(dataset):
 
 def interrupted(dataset, samples, **arguments):
     """A run that stopped half way, as when the tab is closed."""
-    request = ScoringRequest.of(samples, run_key="k", num_timesteps=2, num_workers=2, batch_size=2, **arguments)
-    steps = iterate_scoring(request)
+    steps = iterate_diffpath(samples, run_key="k", num_timesteps=2, num_workers=2, batch_size=2, **arguments)
     statuses = []
     for step in steps:
         statuses.append(get_diffpath_info(dataset, "k")["status"])
@@ -319,7 +318,7 @@ def test_maps_of_an_older_version_are_not_mixed_with_new_ones(dataset):
 
 
 def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(dataset, monkeypatch):
-    steps = iterate_scoring(ScoringRequest.of(dataset, run_key="k", num_timesteps=2, batch_size=2))
+    steps = iterate_diffpath(dataset, run_key="k", num_timesteps=2, batch_size=2)
     for _ in range(3):
         next(steps)
     with pytest.raises(ValueError, match="being computed now"):

@@ -9,7 +9,7 @@ from .request import ScoringRequest
 from .resume import continue_diffpath, iterate_continue
 from .run import DiffPathRun
 from .scanning import drain
-from .scoring import compute_diffpath, iterate_scoring
+from .scoring import compute_diffpath, iterate_diffpath, iterate_scoring
 from .thresholds import preview_threshold, set_diffpath_threshold
 from .update import iterate_update, update_diffpath
 
@@ -24,6 +24,7 @@ __all__ = [
     "evaluate_diffpath",
     "get_diffpath_info",
     "iterate_continue",
+    "iterate_diffpath",
     "iterate_scoring",
     "iterate_update",
     "list_diffpath_runs",

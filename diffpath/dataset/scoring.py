@@ -59,7 +59,12 @@ def compute_diffpath(
         ValueError: if an argument is not valid, names are taken, or fewer than 3
             reference images can be read
     """
-    return show_progress(iterate_scoring(ScoringRequest.of(samples, **arguments)), progress)
+    return show_progress(iterate_diffpath(samples, **arguments), progress)
+
+
+def iterate_diffpath(samples: Samples, **arguments: Any) -> Generator[Progress, None, DiffPathRun]:
+    """:func:`compute_diffpath` as a generator of :class:`Progress` that returns the run."""
+    return iterate_scoring(ScoringRequest.of(samples, **arguments))
 
 
 def iterate_scoring(request: ScoringRequest) -> Generator[Progress, None, DiffPathRun]:

@@ -173,12 +173,13 @@ def read_schedule(
             f"got {config['prediction_type']!r}; choose another model"
         )
     scheduler = _build(scheduler_class, config, name)
-    if not hasattr(scheduler, "alphas_cumprod"):
+    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
+    if alphas_cumprod is None:
         raise ModelError(
             f"the scheduler of model {name!r} is {kind}, which has no variance-preserving schedule; "
             f"those, {VARIANCE_EXPLODING} and {' and '.join(_EDM)} are supported"
         )
-    return Schedule.variance_preserving(scheduler.alphas_cumprod, config["prediction_type"], timestep_scale)
+    return Schedule.variance_preserving(alphas_cumprod, config["prediction_type"], timestep_scale)
 
 
 def _require(config: Mapping[str, Any], key: str, name: str) -> Any:
