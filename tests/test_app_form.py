@@ -43,7 +43,8 @@ def test_zoom_is_set_in_the_form_which_then_expects_more_time(make_dataset, scre
     assert run.config["made_by"]["options"]["zoom"] == 3
     assert dataset.count("diffpath_zoomed") == 40
     heatmap = fo.load_dataset(dataset.name).first().diffpath_heatmap
-    assert Image.open(heatmap.map_path).size == (96, 96)
+    with Image.open(heatmap.map_path) as picture:
+        assert picture.size == (96, 96)
 
 
 def test_groups_are_chosen_among_the_fields_of_the_reference(make_dataset, screenshots):
