@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -12,45 +12,12 @@ import numpy as np
 from .internals import Samples
 from .record import RunRecord
 
-if TYPE_CHECKING:
-    from .sources import ReferenceSource
-
 _NUMBERS = (fo.FloatField, fo.IntField)
 
 
 def embedding_fields(samples: Samples) -> list[str]:
     """Names of the fields that can hold one vector per sample: vectors, arrays, lists of numbers."""
     return [name for name, field in samples.get_field_schema().items() if _can_hold_vectors(field)]
-
-
-def read_embeddings(samples: Samples, field: str | None, source: ReferenceSource) -> Embeddings | NoEmbeddings:
-    """What a run takes of a field beside its images.
-
-    Args:
-        samples: the dataset or view that is scored
-        field: the field's name, or None
-        source: its reference
-
-    Returns:
-        :class:`Embeddings` of the samples and of the reference's, or :class:`NoEmbeddings`
-
-    Raises:
-        ValueError: as :class:`Embeddings`, or if no sample that is scored has an embedding
-    """
-    if field is None:
-        return NoEmbeddings()
-    ours = source.embeddings(field)
-    if ours and ours.samples is samples:
-        return ours
-    found = Embeddings(samples, field, ours.length if ours else None)
-    if not found.vectors:
-        raise ValueError(
-            f"no sample to be scored has an embedding of {found.length:,} numbers in {field!r}, as the reference has; "
-            "compute them with the same network"
-        )
-    if ours:
-        found.vectors.update(ours.vectors)
-    return found
 
 
 class NoEmbeddings:

@@ -16,7 +16,6 @@ import fiftyone as fo
 from ..options import complete_options
 from .appearance import color_maps
 from .delete import delete_diffpath
-from .embeddings import read_embeddings
 from .heartbeat import is_alive, with_heartbeat
 from .internals import Samples, dump_view, root_dataset
 from .maps import run_folder
@@ -26,7 +25,7 @@ from .run import DiffPathRun
 from .scanning import Progress, Scanner, make_method, show_progress
 from .schema import create_fields
 from .scores import write_results
-from .sources import resolve_reference
+from .sources import read_embeddings, resolve_reference
 from .stores import FieldStore, ReferenceArchive
 from .thresholds import apply_threshold
 

@@ -15,7 +15,7 @@ import fiftyone as fo
 import numpy as np
 
 from ..options import MIN_REFERENCE_SIZE
-from .embeddings import Embeddings
+from .embeddings import Embeddings, NoEmbeddings
 from .groups import read_groups
 from .internals import Samples, dump_view, is_collection, is_generated, load_view
 from .reading import read_images
@@ -232,6 +232,36 @@ class FittedReference(ReferenceSource):
 
     def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
         return self._reference, []
+
+
+def read_embeddings(samples: Samples, field: str | None, source: ReferenceSource) -> Embeddings | NoEmbeddings:
+    """What a run takes of a field beside its images.
+
+    Args:
+        samples: the dataset or view that is scored
+        field: the field's name, or None
+        source: its reference
+
+    Returns:
+        :class:`Embeddings` of the samples and of the reference's, or :class:`NoEmbeddings`
+
+    Raises:
+        ValueError: as :class:`Embeddings`, or if no sample that is scored has an embedding
+    """
+    if field is None:
+        return NoEmbeddings()
+    ours = source.embeddings(field)
+    if ours and ours.samples is samples:
+        return ours
+    found = Embeddings(samples, field, ours.length if ours else None)
+    if not found.vectors:
+        raise ValueError(
+            f"no sample to be scored has an embedding of {found.length:,} numbers in {field!r}, as the reference has; "
+            "compute them with the same network"
+        )
+    if ours:
+        found.vectors.update(ours.vectors)
+    return found
 
 
 def _tagged(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
