@@ -8,7 +8,8 @@ from sklearn.neighbors import KernelDensity as PlainKernelDensity
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from diffpath import AnomalyDetector
-from diffpath.detection.densities import DENSITIES, MAX_KERNELS, KernelDensity, Mixture, RobustGaussian
+from diffpath.detection.densities import DENSITIES, KernelDensity, Mixture, RobustGaussian
+from diffpath.detection.density import MAX_KERNELS
 
 
 def gaussian(count, seed, dimensions=6):

@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
 from .calibration import TAIL_SHAPE, Calibration, ConformalCalibration, EmpiricalNull
-from .densities import DENSITIES, Arrays, Density, central_part
+from .densities import DENSITIES
+from .density import Arrays, Density, central_part
 from .rules import DEFAULT_LEVEL
 
 CALIBRATIONS = ("auto", "split", "cross")

@@ -33,7 +33,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
 from .calibration import TAIL_SHAPE, EmpiricalNull
-from .densities import Arrays
+from .density import Arrays
 from .detector import AnomalyDetector, CalibratedDetector
 
 MAX_POINTS = 10_000  # a larger reference is thinned to this many neighbours
