@@ -7,12 +7,13 @@ as most of them bring torch.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args, get_origin
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from . import __version__
 
@@ -45,8 +46,13 @@ def _models() -> Callable[..., None]:
 def _convert() -> Callable[..., None]:
     from .models.convert import Architecture, convert_checkpoint
 
+    class Flags(Architecture):
+        """Not checked while tyro reads it, so that what is wrong with it is said in diffpath's own sentence."""
+
+        def __post_init__(self) -> None: ...
+
     def convert(
-        checkpoint: Positional[Path], folder: Positional[Path], architecture: Annotated[Architecture, OmitArgPrefixes]
+        checkpoint: Positional[Path], folder: Positional[Path], architecture: Annotated[Flags, OmitArgPrefixes]
     ) -> None:
         """Turns a checkpoint into a diffusers folder; flags are those of the original scripts.
 
@@ -55,7 +61,7 @@ def _convert() -> Callable[..., None]:
             folder: the diffusers folder to write
             architecture: the flags that the checkpoint was trained with
         """
-        convert_checkpoint(checkpoint, folder, architecture)
+        convert_checkpoint(checkpoint, folder, Architecture(**asdict(architecture)))
         print(f"wrote {folder}; use it with model={str(folder)!r}")
 
     return convert
@@ -64,11 +70,11 @@ def _convert() -> Callable[..., None]:
 def _train() -> Callable[..., None]:
     from .training.command import train_from_file
 
-    def train(config: Positional[Path], device: str | None = None, restart: bool = False) -> None:
+    def train(config: Positional[Path], device: str | None = None, restart: FlagCreatePairsOff[bool] = False) -> None:
         """Trains a diffusion model on folders of images, or goes on with a training that was interrupted.
 
         Args:
-            config: a .toml or .json file; ``python -m pydoc diffpath.training.config`` explains it
+            config: a .toml or .json file; python -m pydoc diffpath.training.config explains it
             device: a torch device; by default CUDA, then MPS, then the CPU
             restart: begin anew, although the output holds a checkpoint
         """
@@ -94,7 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0, 1 after an error, 2 where the arguments are not understood
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = arguments[0] if arguments else "--help"
+    if not arguments:
+        print(_help(), file=sys.stderr)
+        return 2
+    name = arguments[0]
     if name in ("-h", "--help"):
         print(_help())
         return 0
@@ -112,11 +121,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog=f"diffpath {name}",
             description=f"{summary[0].upper()}{summary[1:]}.",
             args=arguments[1:],
+            registry=_READERS,
         )
     except ValueError as error:
         print(f"diffpath {name}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+_READERS = ConstructorRegistry()
+
+
+@_READERS.primitive_rule
+def _whole_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[int, ...]] | None:
+    """Several whole numbers with commas, as the original scripts take them, or with spaces."""
+    if (get_origin(info.type), get_args(info.type)) != (tuple, (int, ...)):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT,INT,…",
+        instance_from_str=lambda given: tuple(int(number) for part in given for number in part.split(",")),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(number, int) for number in value),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
 
 
 def _help() -> str:

@@ -52,9 +52,9 @@ ARCHITECTURES = {"CelebA 32": CELEBA, "ImageNet 64": IMAGENET_64, "LSUN": LSUN, 
 def flags(architecture):
     """The command line of an architecture."""
     given = ["--image-size", architecture.image_size, "--num-channels", architecture.num_channels]
-    given += ["--channel-mult", *architecture.channel_mult]
+    given += ["--channel-mult", ",".join(map(str, architecture.channel_mult))]
     given += ["--num-res-blocks", architecture.num_res_blocks, "--num-heads", architecture.num_heads]
-    given += ["--attention-resolutions", *architecture.attention_resolutions]
+    given += ["--attention-resolutions", ",".join(map(str, architecture.attention_resolutions))]
     given += ["--diffusion-steps", architecture.diffusion_steps, "--noise-schedule", architecture.noise_schedule]
     if architecture.num_head_channels:
         given += ["--num-head-channels", architecture.num_head_channels]
@@ -195,9 +195,9 @@ def test_an_impossible_architecture_is_refused(options, message):
 
 
 def test_commands_are_listed_and_an_unknown_one_is_refused(capsys):
-    assert main(["--help"]) == main([]) == 0
-    listed = capsys.readouterr().out
-    assert all(name in listed for name in COMMANDS)
+    assert (main(["--help"]), main([])) == (0, 2)
+    said = capsys.readouterr()
+    assert all(name in said.out and name in said.err for name in COMMANDS)
     assert main(["transmogrify"]) == 2
     assert "no command 'transmogrify'; the commands are models, convert, train" in capsys.readouterr().err
 
@@ -213,6 +213,34 @@ def test_a_command_that_is_called_wrongly_says_so_and_one_says_what_it_takes(cap
     said = capsys.readouterr().out
     for option in ("--image-size", "--channel-mult", "--learn-sigma", "side of the training images, in pixels"):
         assert option in said
+
+
+@pytest.mark.parametrize("numbers", [["1,2,2"], ["1", "2", "2"], ["1,2", "2"]])
+def test_several_numbers_are_given_with_commas_as_to_the_original_scripts_or_with_spaces(numbers, monkeypatch):
+    converted = []
+    monkeypatch.setattr("diffpath.models.convert.convert_checkpoint", lambda *given: converted.append(given))
+    assert main(["convert", "ema.pt", "out", "--image-size", "32", "--channel-mult", *numbers]) == 0
+    assert converted == [(Path("ema.pt"), Path("out"), Architecture(32, channel_mult=(1, 2, 2)))]
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (["--image-size", "48"], "there is no usual channel_mult for image_size 48; give --channel-mult, as in 1,2,2"),
+        (["--image-size", "32", "--noise-schedule", "sqrt"], "noise_schedule must be linear or cosine, got 'sqrt'"),
+    ],
+)
+def test_an_impossible_architecture_is_an_error_of_one_sentence_and_no_usage_error(given, sentence, capsys):
+    assert main(["convert", "ema.pt", "out", *given]) == 1
+    assert capsys.readouterr().err == f"diffpath convert: {sentence}\n"
+
+
+@pytest.mark.parametrize("numbers", [["1,x"], ["two"]])
+def test_numbers_that_are_none_are_a_usage_error(numbers, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "ema.pt", "out", "--image-size", "32", "--channel-mult", *numbers])
+    assert caught.value.code == 2
+    assert "--channel-mult" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", [[sys.executable, "-m", "diffpath"], [Path(sys.executable).with_name("diffpath")]])

@@ -78,7 +78,7 @@ class Architecture:
         if channel_mult is None:
             if self.image_size not in _CHANNEL_MULT:
                 raise ModelError(
-                    f"there is no usual channel_mult for image_size {self.image_size}; give --channel-mult, as in 1 2 2"
+                    f"there is no usual channel_mult for image_size {self.image_size}; give --channel-mult, as in 1,2,2"
                 )
             channel_mult = _CHANNEL_MULT[self.image_size]
             object.__setattr__(self, "channel_mult", channel_mult)
