@@ -95,7 +95,7 @@ class Trainer:
             betas=(first, second),
             weight_decay=self.options.weight_decay,
         )
-        self._learning_rate = LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, self.options))
+        self._learning_rate = self._schedule_learning_rate(0)
         compiled: Any = torch.compile(self.network) if self.options.compile else self.network
         self._forward = replace(self._start, module=compiled)
         self.step, self.cpu_seconds, self.seconds = 0, 0.0, 0.0
@@ -157,9 +157,8 @@ class Trainer:
         state = dict(
             config=self.config.to_dict(),
             network=self.network.state_dict(),
-            average=self._ema.state_dict(),
+            average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            learning_rate=self._learning_rate.state_dict(),
             step=self.step,
             losses=self.losses,
             cpu_seconds=self.cpu_seconds,
@@ -183,14 +182,20 @@ class Trainer:
         except Exception as error:  # a damaged archive raises nearly anything
             raise ValueError(f"{path} can't be read ({type(error).__name__}); delete it, or use --restart") from error
         self._refuse_changes(before, state["crops"], path)
-        if "learning_rate" not in state:
-            raise ValueError(f"{path} was made by another version of diffpath; finish it there, or use --restart")
         self.network.load_state_dict(state["network"])
-        self._ema.load_state_dict(state["average"])
+        self._averaged.load_state_dict(state["average"])
+        averaged = list(self._averaged.parameters())
+        self._ema.load_state_dict({"shadow_params": averaged, "optimization_step": state["step"]})
         self.optimizer.load_state_dict(state["optimizer"])
-        self._learning_rate.load_state_dict(state["learning_rate"])
+        self._learning_rate = self._schedule_learning_rate(state["step"])
         for name in ("step", "losses", "cpu_seconds", "seconds"):
             setattr(self, name, state[name])
+
+    def _schedule_learning_rate(self, step: int) -> LambdaLR:
+        """Sets the rate of a step and of those after it: of the present options, which may have more steps."""
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = self.options.learning_rate
+        return LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, self.options), last_epoch=step - 1)
 
     def _refuse_changes(self, before: dict[str, Any], crops: str, path: Path) -> None:
         now = self.config.to_dict()
