@@ -152,15 +152,15 @@ def test_a_threshold_and_a_workspace_set_during_an_update_survive_it(dataset, mo
     real = update.write_scores
 
     def meanwhile(*arguments):
-        set_diffpath_threshold(dataset, "k", "count", 3, tag="look")
+        set_diffpath_threshold(dataset, "k", "count", 6, tag="look")
         save_workspace(dataset, "k")
         real(*arguments)
 
     monkeypatch.setattr(update, "write_scores", meanwhile)
     updated = update_diffpath(dataset, "k", progress=False)
-    assert (updated.num_scored, updated.rule, updated.level, updated.tag) == (12, "count", 3, "look")
-    assert updated.record.workspaces == ["k: workspace"] and updated.num_likely_ood == 3
-    assert run.threshold != updated.threshold
+    assert (updated.num_scored, updated.rule, updated.level, updated.tag) == (12, "count", 6, "look")
+    assert updated.record.workspaces == ["k: workspace"] and updated.num_likely_ood == 6
+    assert updated.threshold < run.threshold  # at most four images were added above it
 
 
 def test_a_threshold_set_during_an_evaluation_survives_it(dataset, monkeypatch):
