@@ -463,6 +463,23 @@ def test_training_starts_from_the_bundled_weights(pictures, tmp_path):
     assert torch.allclose(trainer.predictor.predict_noise(x, t), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "kind, is_trained", [({"time_embedding_type": "fourier"}, False),
+                         ({"time_embedding_type": "learned", "num_train_timesteps": 1000}, True)],
+)  # fmt: skip
+def test_of_the_time_embedding_only_what_diffusers_trains_is_trained(pictures, tmp_path, kind, is_trained):
+    config = configuration(pictures, tmp_path / "first", network={**TINY, **kind}, steps=2)
+    train(config, "cpu", log=quiet)
+    start = configuration(pictures, tmp_path, network={}, start_from=str(tmp_path / "first" / "model"))
+    crops = load_crops(config.data, config.seed, quiet)
+    for trainer in (training.Trainer(config, crops, "cpu"), training.Trainer(start, crops, "cpu")):
+        before = trainer.network.time_proj.weight.detach().clone()
+        trainer.train_step()
+        assert torch.equal(trainer.network.time_proj.weight, before) != is_trained
+        frozen = [name for name, parameter in trainer.network.named_parameters() if not parameter.requires_grad]
+        assert frozen == ([] if is_trained else ["time_proj.weight"])
+
+
 @pytest.fixture
 def converted(tmp_path):
     """A converted model that has all that diffusers' configurations cannot say, and learned variances."""

@@ -82,7 +82,7 @@ class Trainer:
         module = start.network.module
         if self.options.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
-        self.network = module.to(self.device).train().requires_grad_(True)
+        self.network = module.to(self.device).train()
         self._averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         self._ema = EMAModel(self.network.parameters(), decay=self.options.ema, foreach=True)
         extras = {name: value.to(self.device) for name, value in start.network.extras.items()}
@@ -284,6 +284,9 @@ def _load_start(config: Config) -> Start:
             f"training.start_from must be a UNet2DModel of pixels with a variance-preserving schedule, got "
             f"{folder.name!r}, which is another kind of model; start from another, or from none"
         )
+    module: Any = network.module.requires_grad_(True)  # loading froze all of it
+    if module.config.time_embedding_type == "fourier":
+        module.time_proj.requires_grad_(False)  # random frequencies, which diffusers never trains
     scheduler = DDPMScheduler.from_config(folder.read_json(folder.scheduler))
     return Start(network, scheduler, parts.schedule, folder.own_config())
 
