@@ -82,6 +82,10 @@ def test_the_scale_of_heatmaps_is_said_as_it_is():
         assert (low, float(said)) == (0, high), page
 
 
+def test_the_demo_leaves_the_colours_that_its_run_made():
+    assert "color_scheme" not in (ROOT / "demo" / "run.py").read_text()
+
+
 def test_pictures_are_small():
     for picture in (ROOT / "docs").rglob("*.png"):
         assert picture.stat().st_size < 300_000, picture.name

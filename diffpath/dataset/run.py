@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 
 from .record import RunRecord, finished_record
-from .schema import live_views
+from .schema import VIEW_KINDS
 
 if TYPE_CHECKING:
     from ..detection.reference import Reference
@@ -81,4 +81,4 @@ class DiffPathRun:
 
     def view(self, dataset: fo.Dataset, kind: str = "ranked") -> fo.DatasetView:
         """One of the run's live views over its dataset: ranked, ood, typical or unreadable."""
-        return live_views(dataset, self.fields, self.threshold)[kind]
+        return VIEW_KINDS[kind].build(dataset, self.fields, self.threshold)

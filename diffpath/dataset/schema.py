@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,14 +73,56 @@ def field_names(run_key: str, options: MethodOptions, heatmaps: bool, embeddings
     return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if kind not in left_out}
 
 
+@dataclass(frozen=True)
+class ViewKind:
+    """A kind of view that a run saves; an expression over its fields, so that it stays live.
+
+    Attributes:
+        name: of the saved view, behind the run's key
+        label: what a form shows
+        description: of the saved view; the threshold and what it does in words can stand in it
+        build: ``(dataset, fields, threshold)`` to the view
+    """
+
+    name: str
+    label: str
+    description: str
+    build: Callable[[fo.Dataset, Mapping[str, str], float], fo.DatasetView]
+
+
+VIEW_KINDS = {
+    "ranked": ViewKind(
+        name="most anomalous first",
+        label="All images, the most anomalous first",
+        description="All scored images, the most anomalous first",
+        build=lambda dataset, fields, _: dataset.exists(fields["score"]).sort_by(fields["score"], reverse=True),
+    ),
+    "ood": ViewKind(
+        name="likely OOD",
+        label="Flagged images",
+        description="Images with a score of at least {threshold:.4g}: {rule}",
+        build=lambda dataset, fields, threshold: dataset.match(F(fields["score"]) >= threshold).sort_by(
+            fields["score"], reverse=True
+        ),
+    ),
+    "typical": ViewKind(
+        name="most typical",
+        label="All images, the most typical first",
+        description="All scored images, the most typical first",
+        build=lambda dataset, fields, _: dataset.exists(fields["score"]).sort_by(fields["score"]),
+    ),
+    "unreadable": ViewKind(
+        name="unreadable",
+        label="Images that could not be read",
+        description="Images that could not be scored",
+        build=lambda dataset, fields, _: dataset.exists(fields["error"]),
+    ),
+}
+
+
 def view_names(run_key: str) -> dict[str, str]:
     """The run's saved views by kind."""
-    return {
-        "ranked": f"{run_key}: most anomalous first",
-        "ood": f"{run_key}: likely OOD",
-        "typical": f"{run_key}: most typical",
-        "unreadable": f"{run_key}: unreadable",
-    }
+    return {kind: f"{run_key}: {view.name}" for kind, view in VIEW_KINDS.items()}
 
 
 def create_fields(dataset: fo.Dataset, fields: dict[str, str]) -> None:
@@ -108,17 +151,6 @@ def flagged_view(dataset: fo.Dataset, fields: dict[str, str]) -> fo.DatasetView:
     return dataset.match(F(fields["is_ood"]) == True)  # noqa: E712
 
 
-def live_views(dataset: fo.Dataset, fields: dict[str, str], threshold: float) -> dict[str, fo.DatasetView]:
-    """The run's views by kind, as expressions over its fields, so that they stay live."""
-    score, error = fields["score"], fields["error"]
-    return {
-        "ranked": dataset.exists(score).sort_by(score, reverse=True),
-        "ood": dataset.match(F(score) >= threshold).sort_by(score, reverse=True),
-        "typical": dataset.exists(score).sort_by(score),
-        "unreadable": dataset.exists(error),
-    }
-
-
 def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str], threshold: float, rule: str) -> None:
     """Saves the live views under the run's names.
 
@@ -129,11 +161,7 @@ def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str
         threshold: the score from which images are flagged
         rule: what the threshold does, in words
     """
-    descriptions = {
-        "ranked": "All scored images, the most anomalous first",
-        "ood": f"Images with a score of at least {threshold:.4g}: {rule}",
-        "typical": "All scored images, the most typical first",
-        "unreadable": "Images that could not be scored",
-    }
-    for kind, view in live_views(dataset, fields, threshold).items():
-        dataset.save_view(views[kind], view, description=descriptions[kind], overwrite=True)
+    for kind, made in VIEW_KINDS.items():
+        description = made.description.format(threshold=threshold, rule=rule)
+        view = made.build(dataset, fields, threshold)
+        dataset.save_view(views[kind], view, description=description, overwrite=True)

@@ -11,15 +11,9 @@ import fiftyone.operators.types as types
 from ..dataset.internals import Samples, root_dataset
 from ..dataset.inventory import load_diffpath_view
 from ..dataset.run import DiffPathRun
+from ..dataset.schema import VIEW_KINDS
 from .run_operator import RunOperator
 from .running import show_heatmaps
-
-_VIEWS = {
-    "ranked": "All images, the most anomalous first",
-    "ood": "Flagged images",
-    "typical": "All images, the most typical first",
-    "unreadable": "Images that could not be read",
-}
 
 
 class LoadDiffPathView(RunOperator):
@@ -40,8 +34,8 @@ class LoadDiffPathView(RunOperator):
 
     def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         kinds = types.RadioGroup()
-        for kind, label in _VIEWS.items():
-            kinds.add_choice(kind, label=label)
+        for kind, view in VIEW_KINDS.items():
+            kinds.add_choice(kind, label=view.label)
         inputs.enum("kind", kinds.values(), default="ranked", view=kinds, label="Show")
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
