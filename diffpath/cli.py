@@ -83,9 +83,35 @@ def _train() -> Callable[..., None]:
     return train
 
 
+def _orphans() -> Callable[..., None]:
+    from .dataset.orphans import find_orphans, remove_orphan
+
+    def orphans(remove: FlagCreatePairsOff[bool] = False) -> None:
+        """Lists folders of maps and references that no run of FiftyOne's database has any more.
+
+        Args:
+            remove: delete them; what an early version left, which does not say whose it is, stays
+        """
+        found = list(find_orphans())
+        for orphan in found:
+            gone = remove and orphan.removable
+            if gone:
+                remove_orphan(orphan)
+            of = f"of dataset {orphan.owner!r}" if orphan.owner else "of an early version: delete it if nobody needs it"
+            about = f"{orphan.num_files:,} files, {orphan.num_bytes / 1e6:.1f} MB, {of}"
+            print(f"{'removed ' if gone else ''}{orphan.path}: {about}")
+        if not found:
+            print("no files without an owner")
+        elif not remove:
+            print("diffpath orphans --remove deletes them")
+
+    return orphans
+
+
 COMMANDS = {
     "models": Command("list pretrained models that are known to be of use", _models),
     "convert": Command("turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder", _convert),
+    "orphans": Command("list or remove files of runs and datasets that are gone", _orphans),
     "train": Command("train a diffusion model on folders of images", _train),
 }
 

@@ -97,7 +97,8 @@ def test_every_scored_image_has_a_p_value_a_flag_and_an_explanation(scored):
     assert (np.diff(p_values[np.argsort(scores, kind="stable")]) <= 1 / 61 + 1e-9).all()
     assert run.smallest_p_value == pytest.approx(1 / 61) and p_values.min() >= 1 / 61 and p_values.max() <= 1
     assert "0.016 is the smallest" in dataset.get_field("k_p_value").description
-    assert all(" sd" in text or "stands out" in text for text in explanations)
+    explained = [" sd" in text or "stands out" in text for text in explanations]
+    assert explained == (p_values <= 0.1).tolist() and set(explanations[p_values > 0.1]) == {""}
     assert dataset.match(F("kind") == "missing").first().k_p_value is None
 
 

@@ -205,8 +205,8 @@ def test_a_field_of_no_use_is_refused_before_anything_is_written(dataset, make_d
     before = set(dataset.get_field_schema())
     for groups, message in {
         "nothing": "'nothing'.* is not there; its fields of single values are 'picture', 'number', 'scene.label'",
-        "tags": "'tags'.* holds no single values",
-        "scene": "'scene'.* holds no single values",
+        "tags": "'tags'.* holds lists, no single values",
+        "scene": "'scene'.* holds Classification, no single values",
     }.items():
         with pytest.raises(ValueError, match=message):
             compute_diffpath(dataset, reference="r", groups=groups, **FAST)

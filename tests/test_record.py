@@ -292,7 +292,7 @@ def test_deleting_a_run_looks_at_none_of_its_files(dataset, monkeypatch):
 
 
 def test_a_run_record_is_new_once(dataset):
-    request = dict(provenance={"options": {}}, heatmaps=False, folder=Path("/x"), requested=None)
+    request = dict(owner="0" * 24, provenance={"options": {}}, heatmaps=False, folder=Path("/x"), requested=None)
     RunRecord.new("k", **request).register(dataset)
     with pytest.raises(ValueError, match="already exists"):
         RunRecord.new("k", **request).register(dataset)

@@ -128,9 +128,17 @@ def _pictures(dataset):
 
 def test_a_request_for_a_dataset_that_is_gone_says_so(dataset):
     values = ScoringRequest.of(dataset).to_dict()
-    values["samples"]["dataset"] = "no such dataset"
+    values["samples"].update(dataset="no such dataset", dataset_id="0" * 24)
     with pytest.raises(ValueError, match="no dataset 'no such dataset'"):
         ScoringRequest.from_dict(values)
+
+
+def test_a_request_follows_a_dataset_to_its_new_name(make_dataset):
+    dataset = make_dataset(demo_samples("clean", 4))
+    values = ScoringRequest.of(dataset, reference=dataset.limit(3)).to_dict()
+    dataset.name = f"{dataset.name}-renamed"
+    request = ScoringRequest.from_dict(values)
+    assert request.samples.name == dataset.name and len(request.reference) == 3
 
 
 def test_the_keywords_of_a_request_are_those_of_compute_diffpath_with_their_defaults_and_words(dataset):

@@ -323,8 +323,13 @@ def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(
         next(steps)
     with pytest.raises(ValueError, match="being computed now"):
         compute_diffpath(dataset, run_key="k", **FAST)
-    with pytest.raises(ValueError, match="running"):
-        continue_diffpath(dataset, "k")
+    for touch in (continue_diffpath, delete_diffpath, update_diffpath):
+        with pytest.raises(ValueError, match="being computed now|no finished"):
+            touch(dataset, "k")
+    with pytest.raises(ValueError, match="being computed now"):
+        rename_diffpath(dataset, "k", "n")
+    with pytest.raises(ValueError, match="being computed now.*stop=True"):
+        compute_diffpath(dataset, run_key="k", overwrite=True, **FAST)
     monkeypatch.setattr(heartbeat.psutil, "pid_exists", lambda process: False)  # as after kill -9
     assert get_diffpath_info(dataset, "k")["status"] == "interrupted"
     monkeypatch.undo()

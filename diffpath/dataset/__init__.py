@@ -3,6 +3,7 @@
 from .delete import delete_diffpath
 from .ground_truth import evaluate_diffpath
 from .inventory import get_diffpath_info, load_diffpath_view
+from .objects import crop_objects
 from .record import RunRecord, list_diffpath_runs
 from .rename import rename_diffpath
 from .request import ScoringRequest
@@ -19,6 +20,7 @@ __all__ = [
     "ScoringRequest",
     "compute_diffpath",
     "continue_diffpath",
+    "crop_objects",
     "delete_diffpath",
     "drain",
     "evaluate_diffpath",

@@ -10,42 +10,47 @@ import fiftyone as fo
 
 from .appearance import uncolor_maps
 from .files import move_folder, remove_if_empty
-from .internals import read_saved_view, refresh_runs, restore_saved_view
+from .heartbeat import check_idle, stop_run
+from .internals import Samples, every_image, read_saved_view, refresh_runs, restore_saved_view, root_dataset
 from .inventory import run_contents
 from .record import RunRecord, read_records, require_record
-from .schema import flagged_view
+from .tags import given_by_run
 
 
-def delete_diffpath(dataset: fo.Dataset, run_key: str) -> None:
+def delete_diffpath(dataset: Samples, run_key: str, *, stop: bool = False) -> None:
     """Deletes a run with its fields, indexes, saved views, workspaces, colours and files, or nothing.
 
-    What was deleted by hand before is no hindrance.
+    Its tag goes where the run has given it, unless a person has changed it on any image: then it
+    stays everywhere. Files of another dataset, of which this one is a copy, stay as well. What was
+    deleted by hand before is no hindrance.
 
     Args:
         dataset: the ``fo.Dataset`` that holds the run
         run_key: the run's key
+        stop: whether to stop the run first if it is being computed now
 
     Raises:
-        ValueError: if the dataset has no diffpath run of that key
+        ValueError: if the dataset has no diffpath run of that key, or it is being computed now
     """
+    dataset = root_dataset(dataset)
+    if stop:
+        stop_run(dataset, run_key)
     record, contents = require_record(dataset, run_key), run_contents(dataset, run_key)
-    folder = Path(record.folder)
-    aside = folder.with_name(f"{folder.name}.deleted")
-    if folder.exists():
-        shutil.rmtree(aside, ignore_errors=True)  # of a deletion that was killed
+    if not stop:
+        check_idle(record)
+    folder = Path(record.folder) if record.is_of(dataset) else None
     with ExitStack() as undo:
-        undo.callback(move_folder, aside, folder)
-        move_folder(folder, aside)
+        aside = _put_aside(folder, undo)
         for name in contents.views:
             undo.callback(restore_saved_view, dataset, read_saved_view(dataset, name))
             dataset.delete_saved_view(name)
         for name in contents.workspaces:
             undo.callback(dataset.save_workspace, name, dataset.load_workspace(name))
             dataset.delete_workspace(name)
-        if record.tag and record.fields["is_ood"] in contents.fields:
-            flagged = flagged_view(dataset, record.fields).match_tags(record.tag)
-            undo.callback(dataset.select(flagged.values("id")).tag_samples, record.tag)
-            flagged.untag_samples(record.tag)
+        tagged = given_by_run(dataset, record)
+        if tagged is not None:
+            undo.callback(every_image(dataset).select(tagged.values("id")).tag_samples, record.tag)
+            tagged.untag_samples(record.tag)
         if contents.fields:
             _drop_indexes(dataset, contents.fields, undo)
             dataset.delete_sample_fields(contents.fields)
@@ -54,8 +59,21 @@ def delete_diffpath(dataset: fo.Dataset, run_key: str) -> None:
         uncolor_maps(dataset, record.fields, _takes_scheme(dataset, record))
     refresh_runs(dataset)
     dataset.delete_run(run_key)
-    shutil.rmtree(aside, ignore_errors=True)
-    remove_if_empty(folder.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+        remove_if_empty(aside.parent)
+
+
+def _put_aside(folder: Path | None, undo: ExitStack) -> Path | None:
+    """Moves a run's own folder to where it is deleted once all else went well."""
+    if folder is None:
+        return None
+    aside = folder.with_name(f"{folder.name}.deleted")
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)  # of a deletion that was killed
+    undo.callback(move_folder, aside, folder)
+    move_folder(folder, aside)
+    return aside
 
 
 def _drop_indexes(dataset: fo.Dataset, fields: list[str], undo: ExitStack) -> None:

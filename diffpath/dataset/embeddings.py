@@ -63,6 +63,12 @@ class Embeddings:
         read = {sample_id: _as_vector(value) for sample_id, value in values.items()}
         usual = length or _most_frequent_length(read.values())
         if usual is None:
+            shapes = {np.shape(value) for value in values.values() if value is not None}
+            if any(len(shape) > 1 for shape in shapes):
+                raise ValueError(
+                    f"the embeddings in {field!r} of {name!r} have the shape {sorted(shapes)[-1]}, not that of one "
+                    "vector; store each as a vector, as in embedding.ravel()"
+                )
             raise ValueError(
                 f"no sample of {name!r} has an embedding in {field!r}; compute embeddings first, or leave this out"
             )

@@ -12,7 +12,9 @@ import fiftyone as fo
 import numpy as np
 
 from .internals import Samples, root_dataset
+from .ownership import own_files
 from .run import DiffPathRun
+from .sources import images_of
 
 if TYPE_CHECKING:
     from ..detection.evaluation import Evaluation
@@ -59,6 +61,7 @@ def evaluate_diffpath(
     from ..detection.evaluation import evaluate
     from ..detection.evaluation_plot import write_histogram
 
+    samples = images_of(samples)
     dataset = root_dataset(samples)
     run = DiffPathRun.load(dataset, run_key)
     ood, in_distribution = _as_list(ood), _as_list(in_distribution)
@@ -85,13 +88,14 @@ def evaluate_diffpath(
         random_state=seed,
         **names,
     )
-    picture = Path(run.record.folder) / f"evaluation-{re.sub(r'[^A-Za-z0-9]+', '-', ground_truth_field)}.png"
+    record = own_files(dataset, run.record)
+    picture = Path(record.folder) / f"evaluation-{re.sub(r'[^A-Za-z0-9]+', '-', ground_truth_field)}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     low, high = result.intervals["auroc"]
     title = f"{run_key}: AUROC {result.auroc:.3f} [{low:.3f}, {high:.3f}]"
     write_histogram(picture, scores[~is_ood], scores[is_ood], threshold=run.threshold, title=title, **names)
     result = replace(result, histogram=str(picture))
-    run.record.patch_item(dataset, "evaluations", ground_truth_field, result.to_dict())
+    record.patch_item(dataset, "evaluations", ground_truth_field, result.to_dict())
     return result
 
 

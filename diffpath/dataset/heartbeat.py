@@ -13,10 +13,12 @@ import fiftyone as fo
 import psutil
 from pymongo.errors import PyMongoError
 
-from .record import Heartbeat, RunRecord
+from .record import Heartbeat, RunRecord, require_record
 from .scanning import Progress
 
 _BEAT_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
 _TRUSTED_SECONDS = 600.0  # on this machine, where the process can be looked up
 _TRUSTED_SECONDS_ELSEWHERE = 60.0
 
@@ -39,6 +41,7 @@ def with_heartbeat(
                 except StopIteration:
                     return
             pulse.saw(step)
+            pulse.check_not_stopped()
             yield step
     finally:
         steps.close()
@@ -55,12 +58,43 @@ def is_alive(heartbeat: Heartbeat | None) -> bool:
     return silent < _TRUSTED_SECONDS and psutil.pid_exists(heartbeat.process)
 
 
+def check_idle(record: RunRecord) -> None:
+    """Refuses to touch a run that is being computed now."""
+    beat = record.heartbeat
+    if beat is not None and is_alive(beat):
+        raise ValueError(
+            f"run {record.run_key!r} is being computed now by process {beat.process} on {beat.machine!r}, "
+            f"{beat.done:,} of {beat.total:,} images are done; wait for it, or stop and delete it with "
+            f"delete_diffpath(dataset, {record.run_key!r}, stop=True)"
+        )
+
+
+def stop_run(dataset: fo.Dataset, run_key: str, patience: float = _PATIENCE_SECONDS) -> None:
+    """Asks a run that is being computed to stop, and waits until it has.
+
+    A process that does not answer finds out when it is to write something next that its run
+    is gone.
+
+    Args:
+        dataset: the ``fo.Dataset`` that holds the run
+        run_key: the run's key
+        patience: how long to wait, in seconds
+    """
+    asked = time.monotonic()
+    beat = require_record(dataset, run_key).patch(dataset, stopping=True).heartbeat
+    # In this process it stands still as long as this waits
+    while beat is not None and beat.process != os.getpid() and time.monotonic() - asked < patience and is_alive(beat):
+        time.sleep(_POLL_SECONDS)
+        beat = require_record(dataset, run_key).heartbeat
+
+
 class _Pulse:
     """Writes the heartbeat from a thread of its own while it is entered: fitting and writing take minutes, too."""
 
     def __init__(self, dataset: fo.Dataset, record: RunRecord) -> None:
         self._dataset, self._record = dataset, record
         self._done = self._total = 0
+        self._checked = time.monotonic()
         self._working, self._stopped = threading.Event(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._run, name="diffpath-heartbeat", daemon=True)
@@ -77,6 +111,14 @@ class _Pulse:
         is_first, self._done, self._total = not self._total, step.done, step.total
         if is_first:
             self._write()
+
+    def check_not_stopped(self) -> None:
+        """Ends the run where it was asked to stop."""
+        if time.monotonic() - self._checked < _POLL_SECONDS:
+            return
+        self._checked = time.monotonic()
+        if require_record(self._dataset, self._record.run_key).stopping:
+            raise ValueError(f"run {self._record.run_key!r} was stopped; it can be continued or deleted")
 
     def stop(self) -> None:
         """Says that the run is not under way any more."""

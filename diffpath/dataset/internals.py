@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 import fiftyone as fo
-from bson import json_util
+import fiftyone.core.media as fo_media
+import numpy as np
+from bson import ObjectId, json_util
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.odm import get_db_conn
 from fiftyone.core.view import DatasetView
 from fiftyone.server.view import get_view
+from fiftyone.utils.patches import extract_patch
 
 Samples: TypeAlias = fo.Dataset | fo.DatasetView
 Stages: TypeAlias = list[dict[str, Any]]  # of a view, as FiftyOne stores them
@@ -37,9 +40,50 @@ def is_generated(samples: Samples) -> bool:
     return samples._dataset._is_generated
 
 
+def is_patches(samples: Samples) -> bool:
+    """Whether each sample is an object within an image: a view of patches, or a dataset that was cloned of one."""
+    if samples._dataset._is_patches:
+        return True
+    schema = samples.get_field_schema()
+    kinds = [field.document_type for field in schema.values() if isinstance(field, fo.EmbeddedDocumentField)]
+    return isinstance(schema.get("sample_id"), fo.ObjectIdField) and any(
+        issubclass(kind, fo.Detection | fo.Polyline) for kind in kinds
+    )
+
+
+def is_dynamic(samples: Samples) -> bool:
+    """Whether these are groups that a view makes by a field's values."""
+    return samples.media_type == fo_media.GROUP and samples._is_dynamic_groups
+
+
+def every_image(samples: Samples) -> Samples:
+    """The images of all slices of groups, each for itself; a collection without groups as it is.
+
+    A grouped dataset, asked itself, sees its active slice alone.
+    """
+    if is_dynamic(samples):
+        samples = samples.flatten()
+    if samples.media_type == fo_media.GROUP:
+        samples = samples.select_group_slices(media_type=fo_media.IMAGE)
+    return samples
+
+
 def dataset_id(dataset: fo.Dataset) -> str:
     """What tells a dataset from all others, for ever: names can be used again, ids cannot."""
     return str(dataset._doc.id)
+
+
+def find_dataset(dataset_id: str | None, name: str) -> fo.Dataset | None:
+    """The dataset of an id, whatever its name is now; without an id, the one of that name."""
+    if dataset_id is not None:
+        found = get_db_conn().datasets.find_one({"_id": ObjectId(dataset_id)}, {"name": True})
+        return fo.load_dataset(found["name"]) if found else None
+    return fo.load_dataset(name) if fo.dataset_exists(name) else None
+
+
+def object_pixels(pixels: np.ndarray, box: fo.Detection) -> np.ndarray:
+    """What of a picture is within an object's box."""
+    return extract_patch(pixels, box)
 
 
 # Views
@@ -55,9 +99,10 @@ def build_view(dataset: fo.Dataset, stages: Stages) -> fo.DatasetView:
     return DatasetView._build(dataset, stages)
 
 
-def filtered_view(dataset: fo.Dataset, stages: Stages | None, filters: Mapping[str, Any] | None) -> fo.DatasetView:
-    """The view that the App shows: the stages of its view bar and the filters of its sidebar."""
-    return get_view(dataset, stages=stages or None, filters=filters or None)
+def filtered_images(dataset: fo.Dataset, stages: Stages | None, filters: Mapping[str, Any] | None) -> fo.DatasetView:
+    """The images that the App shows: the stages of its view bar and the filters of its sidebar."""
+    images = every_image(build_view(dataset, stages or []))
+    return get_view(dataset, stages=view_stages(images) or None, filters=filters or None)
 
 
 def dump_view(samples: Samples) -> str | None:
@@ -166,6 +211,23 @@ def patch_run(
         added = {f"config.{name}": value for name, value in members.items()}
         found = _matched(database.runs.update_one(run, {"$addToSet": added}))
     return found
+
+
+def last_deletion(dataset: fo.Dataset) -> float | None:
+    """When samples of a dataset were last deleted, whoever did it, in seconds since 1970; None if never."""
+    stored = get_db_conn().datasets.find_one({"_id": dataset._doc.id}, {"last_deletion_at": True}) or {}
+    moment = stored.get("last_deletion_at")
+    return None if moment is None else moment.replace(tzinfo=timezone.utc).timestamp()
+
+
+def database_id() -> str:
+    """What tells this database from others that may use the same folders."""
+    return str((get_db_conn().config.find_one({}, {"_id": True}) or {}).get("_id"))
+
+
+def stored_folders() -> set[str]:
+    """The folders that runs of this database name, whatever their dataset."""
+    return set(get_db_conn().runs.distinct("config.folder"))
 
 
 def refresh_runs(dataset: fo.Dataset) -> None:

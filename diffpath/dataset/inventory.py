@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,14 @@ from typing import Any
 
 import fiftyone as fo
 
+from .files import file_sizes
 from .heartbeat import is_alive
-from .record import COMPLETE, RunRecord, require_record
+from .internals import Samples, every_image, root_dataset
+from .record import COMPLETE, RunRecord, counted, require_record
 from .run import DiffPathRun
+from .tags import given_by_run
 
-RUNNING, INTERRUPTED, DAMAGED = "running", "interrupted", "damaged"
+RUNNING, INTERRUPTED, DAMAGED, WITHOUT_FILES = "running", "interrupted", "damaged", "without files"
 
 
 def missing_fields(dataset: fo.Dataset, record: RunRecord) -> list[str]:
@@ -23,11 +25,16 @@ def missing_fields(dataset: fo.Dataset, record: RunRecord) -> list[str]:
 
 
 def run_status(dataset: fo.Dataset, record: RunRecord) -> str:
-    """``"complete"``, ``"running"``, ``"interrupted"``, or ``"damaged"`` where fields were deleted by hand."""
+    """How a run is.
+
+    Returns:
+        ``"complete"``, ``"running"``, ``"interrupted"``, ``"damaged"`` where fields were deleted by
+        hand, or ``"without files"`` where its folder was, or is on another machine
+    """
     if missing_fields(dataset, record):
         return DAMAGED
     if record.status == COMPLETE:
-        return COMPLETE
+        return COMPLETE if record.reference_path.exists() else WITHOUT_FILES
     return RUNNING if is_alive(record.heartbeat) else INTERRUPTED
 
 
@@ -37,17 +44,19 @@ class RunContents:
 
     Attributes:
         fields, views, workspaces: names, those that are there
-        folder: the run's folder, or None where there is none
+        tag: what becomes of its tag, a phrase; empty where it has none
+        folder: the run's folder, or None where there is none, or it is another dataset's
     """
 
     fields: list[str]
     views: list[str]
     workspaces: list[str]
+    tag: str
     folder: str | None
 
     def count_files(self) -> tuple[int, int]:
         """How many files are in the folder, and their size in bytes: one look at each of them."""
-        sizes = list(_file_sizes(self.folder)) if self.folder else []
+        sizes = list(file_sizes(self.folder)) if self.folder else []
         return len(sizes), sum(sizes)
 
 
@@ -58,20 +67,31 @@ def run_contents(dataset: fo.Dataset, run_key: str) -> RunContents:
         fields=[name for name in record.fields.values() if dataset.has_sample_field(name)],
         views=[name for name in record.all_views if dataset.has_saved_view(name)],
         workspaces=[name for name in record.workspaces if dataset.has_workspace(name)],
-        folder=record.folder if Path(record.folder).exists() else None,
+        tag=_fate_of_tag(dataset, record),
+        folder=record.folder if record.is_of(dataset) and Path(record.folder).exists() else None,
     )
 
 
 def describe_contents(contents: RunContents) -> list[tuple[str, str]]:
     """A run's contents for people: pairs of a label and a line of text, what there is none of left out."""
     rows = [(kind.capitalize(), ", ".join(getattr(contents, kind))) for kind in ("fields", "views", "workspaces")]
+    rows.append(("Tag", contents.tag))
     if contents.folder:
         count, size = contents.count_files()
         rows.append(("Files", f"{count:,} files, {size / 1e6:.1f} MB, in {contents.folder}"))
     return [(label, text) for label, text in rows if text]
 
 
-def get_diffpath_info(dataset: fo.Dataset, run_key: str) -> dict[str, Any]:
+def _fate_of_tag(dataset: fo.Dataset, record: RunRecord) -> str:
+    if not record.tag:
+        return ""
+    given = given_by_run(dataset, record)
+    if given is None:
+        return f"{record.tag!r} stays on all images: it was changed by hand"
+    return f"{record.tag!r} is taken from the {len(given):,} images that the run gave it to"
+
+
+def get_diffpath_info(dataset: Samples, run_key: str) -> dict[str, Any]:
     """Everything that is recorded of a run, with its status now.
 
     Args:
@@ -85,7 +105,10 @@ def get_diffpath_info(dataset: fo.Dataset, run_key: str) -> dict[str, Any]:
     Raises:
         ValueError: if the dataset has no diffpath run of that key
     """
+    dataset = root_dataset(dataset)
     record = require_record(dataset, run_key)
+    if record.status == COMPLETE:
+        record = counted(dataset, record)
     info = record.to_stored()
     info.update(
         run_key=run_key,
@@ -94,7 +117,7 @@ def get_diffpath_info(dataset: fo.Dataset, run_key: str) -> dict[str, Any]:
         timestamp=record.timestamp,
     )
     if info["status"] in (RUNNING, INTERRUPTED):
-        info["num_done"] = dataset.count(record.fields["features"])
+        info["num_done"] = every_image(dataset).count(record.fields["features"])
     return info
 
 
@@ -124,8 +147,9 @@ def describe_info(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def load_diffpath_view(dataset: fo.Dataset, run_key: str, kind: str = "ranked") -> fo.DatasetView:
+def load_diffpath_view(dataset: Samples, run_key: str, kind: str = "ranked") -> fo.DatasetView:
     """One of a finished run's live views: ``"ranked"``, ``"ood"``, ``"typical"`` or ``"unreadable"``."""
+    dataset = root_dataset(dataset)
     run = DiffPathRun.load(dataset, run_key)
     if kind not in run.views:
         raise ValueError(f"kind must be one of {', '.join(run.views)}, got {kind!r}")
@@ -135,20 +159,14 @@ def load_diffpath_view(dataset: fo.Dataset, run_key: str, kind: str = "ranked") 
     return run.view(dataset, kind)
 
 
-def _file_sizes(folder: str) -> Iterator[int]:
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _file_sizes(entry.path)
-        else:
-            yield entry.stat(follow_symlinks=False).st_size
-
-
 def _embeddings_row(made_by: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "embeddings" in made_by:
         yield "Embeddings", f"{made_by['embeddings']}, vectors of {made_by['embedding_length']:,} numbers"
 
 
 def _detail(info: Mapping[str, Any]) -> str:
+    if info["status"] == WITHOUT_FILES:
+        return f": not in {info['folder']}; continue the run to make them again, or to say where they are"
     if info["status"] == DAMAGED:
         return f": {', '.join(info['missing_fields'])} were deleted"
     return f": {info['num_done']:,} images are done" if "num_done" in info else ""

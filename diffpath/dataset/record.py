@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import time
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import fiftyone as fo
+from fiftyone import ViewField as F
 
+from ..errors import ReferenceSetError
 from ..options import MethodOptions, complete_options
 from . import internals
 from .internals import StoredRun
@@ -32,9 +35,10 @@ METHOD = "diffpath"
 RECORD_VERSION = 1  # records of before there was a number are read as version 0
 COMPLETE, INCOMPLETE = "complete", "incomplete"
 _PACKAGES = ("fiftyone", "torch", "diffusers", "scikit-learn", "pillow")
+_LONGEST_KEY = 100
 _OF_FIFTYONE = ("method", "cls", "type")
 # Where a field's name in the store is another one
-_STORED_AS = {"provenance": "made_by", "requested": "asked", "heartbeat": "alive"}
+_STORED_AS = {"provenance": "made_by", "requested": "asked", "heartbeat": "alive", "owner": "dataset_id"}
 _STORED_APART = ("run_key", "timestamp", "map_scales")
 
 
@@ -84,6 +88,8 @@ class RunRecord:
         fields: names of the run's fields by kind
         views: names of its saved views by kind
         folder: where its files are
+        owner: id of the dataset whose run it is and to whom the folder belongs: a clone's or an
+            imported dataset's copy of the record names the original
         heatmaps: whether it has maps
         map_scales: by kind of map, what the levels 0 and 255 of its files are
         machine: where it was begun
@@ -91,6 +97,7 @@ class RunRecord:
         requested: what it was asked for; None of runs of early versions
         record_version: of the record itself
         heartbeat: of a run that is under way, else None
+        stopping: whether it was asked to stop
         made_color_scheme: whether the dataset's colour scheme was made by this run; None where
             its maps have no colours
         detector: the detector's parameters
@@ -99,6 +106,8 @@ class RunRecord:
         smallest_p_value: no image's p-value can be less; 0 without a reference
         feature_centre, feature_scale: median and robust deviation of the reference's six features
         rule, level, threshold, tag: which images are flagged
+        tags_of_others: images that had the tag already when the run gave it to others
+        counted_at: when the images were counted, in seconds since 1970
         seconds: wall time of the run, of its last part if it was interrupted
         images_per_second: while the network scored them
         device: what scored them
@@ -120,7 +129,9 @@ class RunRecord:
     versions: dict[str, str]
     requested: Requested | None = None
     record_version: int = 0
+    owner: str | None = None
     heartbeat: Heartbeat | None = None
+    stopping: bool | None = None
     made_color_scheme: bool | None = None
     detector: dict[str, Any] | None = None
     num_scored: int | None = None
@@ -135,6 +146,8 @@ class RunRecord:
     level: float | None = None
     threshold: float | None = None
     tag: str | None = None
+    tags_of_others: int | None = None
+    counted_at: float | None = None
     seconds: float | None = None
     images_per_second: float | None = None
     device: str | None = None
@@ -144,7 +157,7 @@ class RunRecord:
 
     @classmethod
     def new(
-        cls, run_key: str, *, provenance: dict[str, Any], heatmaps: bool, folder: Path, requested: Requested
+        cls, run_key: str, *, owner: str, provenance: dict[str, Any], heatmaps: bool, folder: Path, requested: Requested
     ) -> RunRecord:
         """The record of a run that begins; :meth:`register` writes it."""
         options = provenance["options"]
@@ -162,6 +175,7 @@ class RunRecord:
             versions={name: version(name) for name in _PACKAGES},
             requested=requested,
             record_version=RECORD_VERSION,
+            owner=owner,
         )
 
     @property
@@ -179,6 +193,13 @@ class RunRecord:
         """Names of all its saved views."""
         return [*self.views.values(), *self.saved_views]
 
+    def is_of(self, dataset: fo.Dataset) -> bool:
+        """Whether the run's files are this dataset's, not those of one that it was copied from."""
+        ours = internals.dataset_id(dataset)
+        if self.owner is not None:
+            return self.owner == ours
+        return Path(self.folder).parent.name.endswith(f"-{ours[-6:]}")  # as early versions named it
+
     def map_folder(self, kind: str) -> Path:
         """Where its maps of a kind are."""
         return map_folder(self.folder, kind)
@@ -195,7 +216,13 @@ class RunRecord:
             ReferenceSetError: if its file is gone or cannot be read
         """
         path = self.reference_path
-        return _read_reference(path, path.stat().st_mtime_ns if path.exists() else None)
+        if not path.exists():
+            raise ReferenceSetError(
+                f"the files of run {self.run_key!r} are not in {self.folder}: "
+                f"continue_diffpath(dataset, {self.run_key!r}) makes them again, and with folder=… takes them from "
+                "where they are now"
+            )
+        return _read_reference(path, path.stat().st_mtime_ns)
 
     def to_stored(self) -> dict[str, Any]:
         """The record as it is stored: JSON-ready, without what is not known yet."""
@@ -295,15 +322,43 @@ def finished_record(dataset: fo.Dataset, run_key: str) -> RunRecord:
     return record
 
 
-def list_diffpath_runs(dataset: fo.Dataset) -> list[str]:
+def counts(dataset: fo.Dataset, fields: Mapping[str, str]) -> dict[str, Any]:
+    """How many images a run has scored, could not read, and flags, as they are now."""
+    images, now = internals.every_image(dataset), time.time()
+    flagged = images.match(F(fields["is_ood"]) == True)  # noqa: E712
+    return {
+        "num_scored": images.count(fields["score"]),
+        "num_unreadable": images.count(fields["error"]),
+        "num_likely_ood": len(flagged),
+        "counted_at": now,
+    }
+
+
+def counted(dataset: fo.Dataset, record: RunRecord) -> RunRecord:
+    """The record of a finished run; its images are counted again where samples were deleted meanwhile."""
+    deleted_at = internals.last_deletion(dataset)
+    if deleted_at is None or (record.counted_at is not None and record.counted_at > deleted_at):
+        return record
+    if not all(dataset.has_sample_field(record.fields[kind]) for kind in ("score", "error", "is_ood")):
+        return record
+    return record.patch(dataset, **counts(dataset, record.fields))
+
+
+def list_diffpath_runs(dataset: internals.Samples) -> list[str]:
     """The keys of a dataset's diffpath runs, finished or not, in the order of their making."""
-    return list(read_records(dataset))
+    return list(read_records(internals.root_dataset(dataset)))
 
 
 def check_run_key(run_key: str) -> None:
     """Refuses what cannot be the beginning of a field's name."""
-    if not run_key.isidentifier():
-        raise ValueError(f"run_key must be letters, digits and underscores, got {run_key!r}")
+    if not run_key.isidentifier() or run_key.startswith("_"):
+        raise ValueError(
+            f"run_key must be letters, digits and underscores, and begin with a letter, got {run_key[:50]!r}"
+        )
+    if len(run_key.encode()) > _LONGEST_KEY:
+        raise ValueError(
+            f"run_key must not be longer than {_LONGEST_KEY} characters, as folders are named by it, got {len(run_key)}"
+        )
 
 
 def check_names_free(dataset: fo.Dataset, record: RunRecord) -> None:
@@ -312,8 +367,9 @@ def check_names_free(dataset: fo.Dataset, record: RunRecord) -> None:
     taken += [name for name in record.views.values() if dataset.has_saved_view(name)]
     if taken:
         raise ValueError(
-            f"dataset {dataset.name!r} already has {', '.join(map(repr, taken))}, which no diffpath run made; "
-            f"choose another run_key than {record.run_key!r}"
+            f"dataset {dataset.name!r} already has {', '.join(map(repr, taken))}, of which no diffpath run knows; "
+            f"choose another run_key than {record.run_key!r}, or delete them, with dataset.delete_sample_fields() and "
+            "dataset.delete_saved_view()"
         )
 
 
@@ -380,7 +436,7 @@ def _stored_value(value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_reference(path: Path, modified: int | None) -> Reference:
+def _read_reference(path: Path, modified: int) -> Reference:
     from ..detection.reference import load_reference
 
     return load_reference(path)

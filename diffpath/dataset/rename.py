@@ -11,9 +11,11 @@ import fiftyone as fo
 
 from .appearance import color_maps, uncolor_maps
 from .files import move_folder
-from .internals import read_saved_view, refresh_runs, replace_saved_stages
+from .heartbeat import check_idle
+from .internals import Samples, every_image, read_saved_view, refresh_runs, replace_saved_stages, root_dataset
 from .inventory import missing_fields
 from .maps import MAPS, run_folder
+from .ownership import moved_path, own_files
 from .record import RunRecord, check_names_free, check_run_key, require_record
 from .schema import view_names
 from .workspaces import rename_workspace
@@ -23,7 +25,7 @@ _Pairs: TypeAlias = Sequence[tuple[Any, Any]]  # of what is old and what is new
 _NAMES = ("fields", "views", "folder", "saved_views", "workspaces", "evaluations")
 
 
-def rename_diffpath(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
+def rename_diffpath(dataset: Samples, run_key: str, new_run_key: str) -> None:
     """Gives a run another key: fields, indexes, saved views, workspaces, colours, files and record, or nothing.
 
     Saved views of the user that mention the run's fields go on working.
@@ -36,7 +38,10 @@ def rename_diffpath(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None
     Raises:
         ValueError: if there is no such run, or names of the new key are taken
     """
+    dataset = root_dataset(dataset)
     record = require_record(dataset, run_key)
+    _renamed_record(dataset, record, new_run_key)
+    record = own_files(dataset, record)
     renamed = _renamed_record(dataset, record, new_run_key)
     with ExitStack() as undo:
         _rename(dataset, record, renamed, undo)
@@ -55,13 +60,12 @@ def why_not_rename(dataset: fo.Dataset, run_key: str, new_run_key: str) -> str |
 def _renamed_record(dataset: fo.Dataset, record: RunRecord, new_run_key: str) -> RunRecord:
     """The record under the new key, if that can be had."""
     check_run_key(new_run_key)
+    check_idle(record)
     if dataset.has_run(new_run_key):
         raise ValueError(f"dataset {dataset.name!r} already has a run {new_run_key!r}; choose another key")
     if missing_fields(dataset, record):
         raise ValueError(f"run {record.run_key!r} has lost fields; delete it and compute it again")
     folder = run_folder(dataset, new_run_key)
-    if folder.exists():
-        raise ValueError(f"{folder} already exists; choose another key, or move it away")
     renamed = replace(
         record,
         run_key=new_run_key,
@@ -71,7 +75,7 @@ def _renamed_record(dataset: fo.Dataset, record: RunRecord, new_run_key: str) ->
         saved_views=[_renamed(name, record.run_key, new_run_key) for name in record.saved_views],
         workspaces=[_renamed(name, record.run_key, new_run_key) for name in record.workspaces],
         evaluations={
-            field: {**measured, "histogram": _moved(measured.get("histogram"), record.folder, str(folder))}
+            field: {**measured, "histogram": moved_path(measured.get("histogram"), record.folder, str(folder))}
             for field, measured in record.evaluations.items()
         },
     )
@@ -110,11 +114,6 @@ def _renamed(name: str, run_key: str, new_run_key: str) -> str:
     return new_run_key + name.removeprefix(run_key) if name.startswith(f"{run_key}:") else name
 
 
-def _moved(path: str | None, old_folder: str, new_folder: str) -> str | None:
-    """Where a file of the old folder is in the new one; other paths stay."""
-    return new_folder + path.removeprefix(old_folder) if path and path.startswith(old_folder) else path
-
-
 def _rename_fields(dataset: fo.Dataset, pairs: _Pairs) -> None:
     present = {old: new for old, new in pairs if dataset.has_sample_field(old)}
     if present:
@@ -135,8 +134,8 @@ def _recolor(dataset: fo.Dataset, old: Mapping[str, str], new: Mapping[str, str]
 
 def _move_maps(dataset: fo.Dataset, field: str, old_folder: str, new_folder: str) -> None:
     path = f"{field}.map_path"
-    ids, paths = dataset.exists(field).values(["id", path])
-    moved = {sample_id: _moved(path, old_folder, new_folder) for sample_id, path in zip(ids, paths)}
+    ids, paths = every_image(dataset).exists(field).values(["id", path])
+    moved = {sample_id: moved_path(path, old_folder, new_folder) for sample_id, path in zip(ids, paths)}
     moved = {sample_id: new for (sample_id, new), path in zip(moved.items(), paths) if new != path}
     if moved:
         dataset.set_values(path, moved, key_field="id")

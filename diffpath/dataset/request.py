@@ -15,13 +15,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import fiftyone as fo
-
 from ..detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ..options import MethodOptions, ModelOptions, unknown_name
-from .internals import Samples, dump_view, is_collection, load_view, root_dataset
+from .internals import Samples, dataset_id, dump_view, find_dataset, is_collection, load_view, root_dataset
 from .record import check_run_key
-from .sources import ReferenceLike, check_images, describe_reference, find_reference
+from .sources import ReferenceLike, describe_reference, find_reference, images_of
 
 if TYPE_CHECKING:
     from ..models import NoisePredictor
@@ -37,7 +35,7 @@ class ScoringRequest:
     attributes and, in place of ``options``, the fields of :class:`diffpath.MethodOptions`.
 
     Attributes:
-        samples: a ``fo.Dataset`` or ``fo.DatasetView`` of images
+        samples: a ``fo.Dataset`` or ``fo.DatasetView`` of images; of groups, the images of all slices
         reference: what is normal: a view, a dataset, the name of a sample tag in the
             dataset, a :class:`diffpath.Reference` or the ``Path`` of a saved one, or
             None. With None, and for reference images that are among ``samples``, each
@@ -91,11 +89,8 @@ class ScoringRequest:
     options: MethodOptions = field(default_factory=MethodOptions)
 
     def __post_init__(self) -> None:
-        if not is_collection(self.samples):
-            raise ValueError(f"samples must be a FiftyOne dataset or view, got {type(self.samples).__name__}")
         check_rule(self.rule, self.level)
         check_run_key(self.run_key)
-        check_images(self.samples)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.num_workers < 1:
@@ -113,6 +108,8 @@ class ScoringRequest:
         Raises:
             ValueError: if an argument is not known or not valid
         """
+        if not is_collection(samples):
+            raise ValueError(f"samples must be a FiftyOne dataset or view, got {type(samples).__name__}")
         known = [*_own_names(), *(each.name for each in fields(MethodOptions))]
         for name in arguments:
             if name not in known:
@@ -125,7 +122,7 @@ class ScoringRequest:
         for name in ("device", "dtype"):
             if own.get(name) is not None:
                 own[name] = _named(own[name])
-        return cls(samples, **own)
+        return cls(images_of(samples), **own)
 
     def to_dict(self) -> dict[str, Any]:
         """The request as JSON-ready values, for another process or machine; :meth:`from_dict` takes it back.
@@ -139,7 +136,11 @@ class ScoringRequest:
         plain = {name: getattr(self, name) for name in _own_names()}
         return {
             **plain,
-            "samples": {"dataset": dataset.name, "stages": dump_view(self.samples)},
+            "samples": {
+                "dataset": dataset.name,
+                "dataset_id": dataset_id(dataset),
+                "stages": dump_view(self.samples),
+            },
             "reference": describe_reference(self.reference),
             "model_options": self.model_options.to_dict(),
             "options": self.options.to_dict(),
@@ -154,9 +155,9 @@ class ScoringRequest:
         """
         values = dict(values)
         asked, described, options = values.pop("samples"), values.pop("reference"), values.pop("options")
-        if not fo.dataset_exists(asked["dataset"]):
+        dataset = find_dataset(asked.get("dataset_id"), asked["dataset"])
+        if dataset is None:
             raise ValueError(f"there is no dataset {asked['dataset']!r} any more; make the request again")
-        dataset = fo.load_dataset(asked["dataset"])
         reference = find_reference(dataset, described)
         return cls.of(load_view(dataset, asked["stages"]), reference=reference, **values, **options)
 

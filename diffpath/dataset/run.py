@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
-from .record import RunRecord, finished_record
+from .internals import Samples, root_dataset
+from .record import RunRecord, counted, finished_record
 from .schema import VIEW_KINDS
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DiffPathRun:
     @classmethod
     def load(cls, dataset: fo.Dataset, run_key: str) -> DiffPathRun:
         """Loads the record of a finished run."""
-        record = finished_record(dataset, run_key)
+        record = counted(dataset, finished_record(dataset, run_key))
         ours = {"dataset_name", "heatmap_dir", "record"}
         recorded = {f.name: getattr(record, f.name) for f in fields(cls) if f.name not in ours}
         return cls(
@@ -79,6 +80,6 @@ class DiffPathRun:
         """The run's fitted reference, a :class:`diffpath.Reference`."""
         return self.record.load_reference()
 
-    def view(self, dataset: fo.Dataset, kind: str = "ranked") -> fo.DatasetView:
+    def view(self, dataset: Samples, kind: str = "ranked") -> fo.DatasetView:
         """One of the run's live views over its dataset: ranked, ood, typical or unreadable."""
-        return VIEW_KINDS[kind].build(dataset, self.fields, self.threshold)
+        return VIEW_KINDS[kind].view(root_dataset(dataset), self.fields, self.threshold)

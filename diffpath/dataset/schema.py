@@ -11,6 +11,7 @@ from fiftyone import ViewField as F
 
 from ..method.descriptor import PARTS
 from ..options import MethodOptions
+from .internals import Samples, every_image
 from .maps import MAPS
 
 
@@ -43,8 +44,10 @@ FIELD_KINDS = {
     ),
     "p_value": FieldKind("How likely an image of the reference's kind is at least this anomalous, in [0, 1]"),
     "is_ood": FieldKind("Whether the score reaches the run's threshold", fo.BooleanField),
+    "tagged": FieldKind("Whether this run has given its tag to the image", fo.BooleanField),
     "explanation": FieldKind(
-        "Which of the six features moved and which way, in robust standard deviations (sd) from the reference's median",
+        "Which of the six features moved and which way, in robust standard deviations (sd) from the reference's "
+        "median; empty for images with a p-value above 0.1",
         fo.StringField,
     ),
     **{part.name: FieldKind(part.description, fo.VectorField) for part in PARTS},
@@ -62,12 +65,14 @@ _FUSED_SCORE = (
     "DiffPath anomaly score, fused: negative log tail probabilities of the diffusion score and of the embedding score, "
     "summed, at least 0; higher = more anomalous"
 )
+_LATER = ("tagged",)  # fields that a run has once they are needed
 _OF_EMBEDDINGS = ("diffusion_score", "embedding_score")
 
 
 def field_names(run_key: str, options: MethodOptions, heatmaps: bool, embeddings: bool) -> dict[str, str]:
     """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
     left_out = {part.name for part in PARTS if not part.length(options)}
+    left_out |= set(_LATER)
     left_out |= set() if heatmaps else set(MAPS)
     left_out |= set() if embeddings else set(_OF_EMBEDDINGS)
     return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if kind not in left_out}
@@ -81,13 +86,17 @@ class ViewKind:
         name: of the saved view, behind the run's key
         label: what a form shows
         description: of the saved view; the threshold and what it does in words can stand in it
-        build: ``(dataset, fields, threshold)`` to the view
+        build: ``(images, fields, threshold)`` to the view
     """
 
     name: str
     label: str
     description: str
-    build: Callable[[fo.Dataset, Mapping[str, str], float], fo.DatasetView]
+    build: Callable[[Samples, Mapping[str, str], float], fo.DatasetView]
+
+    def view(self, dataset: fo.Dataset, fields: Mapping[str, str], threshold: float) -> fo.DatasetView:
+        """The view over all images of a dataset, whatever the slice that the App shows."""
+        return self.build(every_image(dataset), fields, threshold)
 
 
 VIEW_KINDS = {
@@ -95,13 +104,13 @@ VIEW_KINDS = {
         name="most anomalous first",
         label="All images, the most anomalous first",
         description="All scored images, the most anomalous first",
-        build=lambda dataset, fields, _: dataset.exists(fields["score"]).sort_by(fields["score"], reverse=True),
+        build=lambda images, fields, _: images.exists(fields["score"]).sort_by(fields["score"], reverse=True),
     ),
     "ood": ViewKind(
         name="likely OOD",
         label="Flagged images",
         description="Images with a score of at least {threshold:.4g}: {rule}",
-        build=lambda dataset, fields, threshold: dataset.match(F(fields["score"]) >= threshold).sort_by(
+        build=lambda images, fields, threshold: images.match(F(fields["score"]) >= threshold).sort_by(
             fields["score"], reverse=True
         ),
     ),
@@ -109,13 +118,13 @@ VIEW_KINDS = {
         name="most typical",
         label="All images, the most typical first",
         description="All scored images, the most typical first",
-        build=lambda dataset, fields, _: dataset.exists(fields["score"]).sort_by(fields["score"]),
+        build=lambda images, fields, _: images.exists(fields["score"]).sort_by(fields["score"]),
     ),
     "unreadable": ViewKind(
         name="unreadable",
         label="Images that could not be read",
         description="Images that could not be scored",
-        build=lambda dataset, fields, _: dataset.exists(fields["error"]),
+        build=lambda images, fields, _: images.exists(fields["error"]),
     ),
 }
 
@@ -128,11 +137,15 @@ def view_names(run_key: str) -> dict[str, str]:
 def create_fields(dataset: fo.Dataset, fields: dict[str, str]) -> None:
     """Declares the run's fields with their descriptions and indexes the score."""
     for kind, name in fields.items():
-        made = FIELD_KINDS[kind]
-        dataset.add_sample_field(
-            name, made.field_type, description=_description(fields, kind), read_only=False, **made.arguments
-        )
+        _declare(dataset, kind, name, _description(fields, kind))
     dataset.create_index(fields["score"])
+
+
+def create_field(dataset: fo.Dataset, run_key: str, kind: str) -> str:
+    """Declares one more field of a run; returns its name."""
+    name = f"{run_key}_{kind}"
+    _declare(dataset, kind, name, FIELD_KINDS[kind].description)
+    return name
 
 
 def describe(dataset: fo.Dataset, fields: dict[str, str], kind: str, addition: str) -> None:
@@ -142,13 +155,18 @@ def describe(dataset: fo.Dataset, fields: dict[str, str], kind: str, addition: s
     declared.save()
 
 
+def _declare(dataset: fo.Dataset, kind: str, name: str, description: str) -> None:
+    made = FIELD_KINDS[kind]
+    dataset.add_sample_field(name, made.field_type, description=description, read_only=False, **made.arguments)
+
+
 def _description(fields: dict[str, str], kind: str) -> str:
     return _FUSED_SCORE if kind == "score" and "embedding_score" in fields else FIELD_KINDS[kind].description
 
 
 def flagged_view(dataset: fo.Dataset, fields: dict[str, str]) -> fo.DatasetView:
     """The samples whose flag is set, in no particular order."""
-    return dataset.match(F(fields["is_ood"]) == True)  # noqa: E712
+    return every_image(dataset).match(F(fields["is_ood"]) == True)  # noqa: E712
 
 
 def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str], threshold: float, rule: str) -> None:
@@ -163,5 +181,5 @@ def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str
     """
     for kind, made in VIEW_KINDS.items():
         description = made.description.format(threshold=threshold, rule=rule)
-        view = made.build(dataset, fields, threshold)
+        view = made.view(dataset, fields, threshold)
         dataset.save_view(views[kind], view, description=description, overwrite=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..detection.explanation import explain
 from ..options import FEATURE_NAMES
+from .files import file_keys
 from .record import RunRecord
 from .schema import describe
 
@@ -28,7 +29,7 @@ def write_results(
     record: RunRecord,
     descriptors: Mapping[str, np.ndarray],
     reference: Reference,
-    reference_ids: Sequence[str] = (),
+    paths: Mapping[str, str],
 ) -> dict[str, Any]:
     """Saves the reference with the run and writes scores.
 
@@ -38,8 +39,8 @@ def write_results(
         descriptors: ``{sample id: descriptor}``, the six features first; with its embedding
             behind it where the run has embeddings
         reference: a fitted :class:`diffpath.Reference`
-        reference_ids: ids of the samples that it was fitted on, in its order: they get
-            the scores by fits that did not see them
+        paths: ``{sample id: file path}``: images that the reference was fitted on get the
+            scores by fits that did not see them
 
     Returns:
         what the run's record is to hold of it
@@ -47,7 +48,7 @@ def write_results(
     record.reference_path.parent.mkdir(parents=True, exist_ok=True)
     reference.save(record.reference_path)
     detector = reference.detector
-    write_scores(dataset, record.fields, descriptors, detector, reference_ids)
+    write_scores(dataset, record.fields, descriptors, reference, paths)
     smallest = detector.smallest_p_value_
     describe(
         dataset,
@@ -72,17 +73,16 @@ def write_scores(
     dataset: fo.Dataset,
     fields: Mapping[str, str],
     descriptors: Mapping[str, np.ndarray],
-    detector: AnomalyDetector | FusedDetector,
-    reference_ids: Sequence[str] = (),
+    reference: Reference,
+    paths: Mapping[str, str],
 ) -> None:
     """Scores descriptors and writes scores, p-values and explanations, some images at a time."""
     from ..detection.fusion import FusedDetector
 
-    position = {sample_id: k for k, sample_id in enumerate(reference_ids)}
-    ids = iter(descriptors)
+    detector, ids = reference.detector, iter(descriptors)
     while some := list(islice(ids, _CHUNK)):
         X = np.stack([descriptors[i] for i in some]).astype(np.float64)
-        own = np.array([position.get(i, -1) for i in some])
+        own = reference.places(file_keys(paths[i] for i in some))
         if isinstance(detector, FusedDetector):
             columns = _fused_columns(X, own, detector)
         else:
@@ -94,14 +94,16 @@ def write_scores(
 def _plain_columns(X: np.ndarray, own: np.ndarray, detector: AnomalyDetector) -> dict[str, list[Any]]:
     """Values by kind of field; ``own`` holds the samples' places in the reference, −1 for others."""
     scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
-    return {**_scores_and_p_values(scores, own, detector), "explanation": explain(_six_z_scores(X, detector))}
+    scored = _scores_and_p_values(scores, own, detector)
+    return {**scored, "explanation": explain(_six_z_scores(X, detector), scored["p_value"])}
 
 
 def _fused_columns(X: np.ndarray, own: np.ndarray, detector: FusedDetector) -> dict[str, list[Any]]:
     parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
-    explanations = explain(_six_z_scores(X, detector), detector.part_p_values(parts)[:, 1])
+    scored = _scores_and_p_values(detector.fuse(parts), own, detector)
+    explanations = explain(_six_z_scores(X, detector), scored["p_value"], detector.part_p_values(parts)[:, 1])
     named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
-    return {**_scores_and_p_values(detector.fuse(parts), own, detector), **named, "explanation": explanations}
+    return {**scored, **named, "explanation": explanations}
 
 
 def _scores_and_p_values(

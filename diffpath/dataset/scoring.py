@@ -6,6 +6,7 @@ called again with the same arguments, it goes on where it stopped.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -16,9 +17,11 @@ import fiftyone as fo
 from ..options import complete_options
 from .appearance import color_maps
 from .delete import delete_diffpath
-from .heartbeat import is_alive, with_heartbeat
-from .internals import Samples, dump_view, root_dataset
+from .files import file_keys, remove_if_empty
+from .heartbeat import check_idle, with_heartbeat
+from .internals import Samples, dataset_id, dump_view, root_dataset
 from .maps import run_folder
+from .ownership import make_folder, own_files
 from .record import COMPLETE, Requested, RunRecord, check_names_free, find_record
 from .request import ScoringRequest, takes_scoring_arguments
 from .run import DiffPathRun
@@ -94,6 +97,7 @@ class _Scoring:
         self.source.check(self.method, self.provenance, request.num_workers)
         # Read now: a view over the scores of a run that is overwritten is empty afterwards
         self.target: dict[str, str] = dict(zip(*request.samples.values(["id", "filepath"])))
+        self.shared = _same_files(self.source.paths, self.target)
 
     @property
     def all_provenance(self) -> dict[str, Any]:
@@ -110,14 +114,16 @@ class _Scoring:
 
         self.vectors.note_problems(dataset, record, store.descriptors)
         described = self.vectors.join(store.descriptors)
-        of_reference = self.vectors.join({**archive.descriptors, **store.descriptors})
-        fitted, reference_ids = self.source.fit(of_reference, self.provenance)
+        shared = {i: store.descriptors[j] for i, j in self.shared.items() if j in store.descriptors}
+        of_reference = self.vectors.join({**archive.descriptors, **shared, **store.descriptors})
+        fitted = self.source.fit(of_reference, self.provenance)
         record.patch(
             dataset,
-            **write_results(dataset, record, described, fitted, reference_ids),
+            **write_results(dataset, record, described, fitted, self.target),
             **apply_threshold(dataset, record, request.rule, request.level, tag=request.tag),
             status=COMPLETE,
             num_unreadable=len(self.target) - len(described),
+            counted_at=time.time(),
             seconds=time.monotonic() - self.started,
             images_per_second=rate,
             device=", ".join(str(predictor.device) for predictor in self.method.predictors),
@@ -127,7 +133,8 @@ class _Scoring:
         """Reads and scores images; returns how many a second."""
         target, outside = self.target, self.source.paths
         pending = {i: path for i, path in target.items() if i not in store.descriptors}
-        outside = {i: path for i, path in outside.items() if i not in target and i not in archive.descriptors}
+        known = {*target, *self.shared, *archive.descriptors}
+        outside = {i: path for i, path in outside.items() if i not in known}
         scanner = Scanner(self.method, self.request.num_workers, total=len(pending) + len(outside))
         yield scanner.progress("Scoring images")
         yield from scanner.run(pending, store, "Scoring images")
@@ -135,39 +142,54 @@ class _Scoring:
         return scanner.rate
 
 
+def _same_files(paths: Mapping[str, str], target: Mapping[str, str]) -> dict[str, str]:
+    """Ids of other samples, and the one of the target that has the same file: it is read and scored once."""
+    others = {i: path for i, path in paths.items() if i not in target}
+    if not others:
+        return {}
+    of_target = dict(zip(file_keys(target.values()).tolist(), target))
+    keys = file_keys(others.values()).tolist()
+    return {i: of_target[key] for i, key in zip(others, keys) if key in of_target}
+
+
 def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any]) -> RunRecord:
     """Registers a new run, or takes up an interrupted one that the same arguments began."""
     run_key = request.run_key
     record = find_record(dataset, run_key)
+    if record is not None:
+        check_idle(record)
     if record is not None and not request.overwrite:
         if record.status == COMPLETE:
             raise ValueError(
                 f"dataset {dataset.name!r} already has a run {run_key!r}; pass overwrite=True to replace it, "
                 "or another run_key"
             )
-        if record.heartbeat is not None and is_alive(record.heartbeat):
-            raise ValueError(
-                f"run {run_key!r} is being computed now, {record.heartbeat.done:,} of {record.heartbeat.total:,} "
-                "images are done; wait for it, or pass overwrite=True to start again"
-            )
         if _comparable(record.provenance) == _comparable(provenance) and record.heatmaps == request.heatmaps:
             record.check_map_scales()
-            return record
+            return own_files(dataset, record.patch(dataset, stopping=None))
         raise ValueError(
             f"run {run_key!r} was interrupted and had other options; call it with the same ones to go on, "
             "or pass overwrite=True to start again"
         )
+    folder = run_folder(dataset, run_key)
+    make_folder(folder, dataset, run_key)
     if record is not None:
         delete_diffpath(dataset, run_key)
     requested = Requested(dump_view(request.samples), request.rule, request.level, request.tag)
     record = RunRecord.new(
         run_key,
+        owner=dataset_id(dataset),
         provenance=provenance,
         heatmaps=request.heatmaps,
-        folder=run_folder(dataset, run_key),
+        folder=folder,
         requested=requested,
     )
-    check_names_free(dataset, record)
+    try:
+        check_names_free(dataset, record)
+    except ValueError:
+        shutil.rmtree(folder)
+        remove_if_empty(folder.parent)
+        raise
     record = record.register(dataset)
     create_fields(dataset, record.fields)
     if request.heatmaps:
@@ -176,7 +198,8 @@ def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, A
 
 
 def _comparable(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's provenance determines its results: the names of a known model and of a view do not."""
-    reference = {name: value for name, value in provenance["reference"].items() if name != "name"}
+    """What of a run's provenance determines its results: names of a known model, a view and a dataset do not."""
+    named = ("name", "dataset") if "dataset_id" in provenance["reference"] else ("name",)
+    reference = {name: value for name, value in provenance["reference"].items() if name not in named}
     same = {name: value for name, value in provenance.items() if name != "model" or not provenance["model_fingerprint"]}
     return {**same, "reference": reference, "options": complete_options(provenance["options"])}

@@ -6,7 +6,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +15,20 @@ import numpy as np
 
 from ..options import MIN_REFERENCE_SIZE
 from .embeddings import Embeddings, NoEmbeddings
-from .groups import read_groups
-from .internals import Samples, dump_view, is_collection, is_generated, load_view
+from .files import file_keys
+from .groups import of_one_file, read_groups
+from .internals import (
+    Samples,
+    dataset_id,
+    dump_view,
+    every_image,
+    find_dataset,
+    is_collection,
+    is_generated,
+    is_patches,
+    load_view,
+    root_dataset,
+)
 from .reading import read_images
 
 if TYPE_CHECKING:
@@ -25,20 +36,40 @@ if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathV2
 
 ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
+# FiftyOne goes by the ending of a file's name: "unknown" may well be an image, and is read if it is one
+_OF_FILES = ("image", "unknown", None)
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
 SELF_REFERENCE = {"density": "mahalanobis", "trim": 0.3}
 
 
-def check_images(samples: Samples) -> None:
-    """Refuses a collection that does not consist of images."""
+def images_of(samples: Samples) -> Samples:
+    """The images of a collection, those of all slices where it is grouped.
+
+    Raises:
+        ValueError: if it does not consist of images; says how to come by some
+    """
+    name = samples.name or samples.dataset_name
+    if is_patches(samples):
+        raise ValueError(
+            "these samples are patches, objects within images, and diffpath scores image files: make a dataset of the "
+            "objects with diffpath.crop_objects(view) and score that"
+        )
     if is_generated(samples):
-        raise ValueError("diffpath scores whole images; pass a view of samples, not of patches, frames or clips")
-    if samples.media_type == "group":
-        raise ValueError("the samples are groups; pass one slice, as in dataset.select_group_slices('left')")
-    if samples.media_type not in ("image", None):
-        raise ValueError(f"diffpath scores images, but the samples are of media type {samples.media_type!r}")
-    if len(samples) == 0:
-        raise ValueError(f"there are no images in {samples.name or samples.dataset_name!r}; pass a view that has some")
+        raise ValueError(
+            f"{name!r} is made of videos; to score its frames as images, pass "
+            "dataset.to_frames(sample_frames=True).clone()"
+        )
+    images = every_image(samples)
+    if images.media_type == "video":
+        raise ValueError(
+            f"{name!r} holds videos; to score their frames as images, pass "
+            "dataset.to_frames(sample_frames=True).clone()"
+        )
+    if images.media_type not in _OF_FILES:
+        raise ValueError(f"diffpath scores images, but {name!r} holds samples of media type {images.media_type!r}")
+    if len(images) == 0:
+        raise ValueError(f"there are no images in {name!r}; pass a view that has some")
+    return images
 
 
 def describe_reference(reference: ReferenceLike) -> dict[str, Any]:
@@ -56,12 +87,12 @@ def describe_reference(reference: ReferenceLike) -> dict[str, Any]:
     if isinstance(reference, PathLike):
         return {"kind": "file", "path": str(Path(reference).expanduser().resolve())}
     if isinstance(reference, fo.Dataset):
-        return {"kind": "dataset", "dataset": reference.name}
+        return {"kind": "dataset", "dataset": reference.name, "dataset_id": dataset_id(reference)}
     if isinstance(reference, Reference):
         raise ValueError("a reference in memory cannot be handed on; save it and pass its path, as in Path('…')")
     if is_collection(reference):
-        stages = dump_view(reference)
-        return {"kind": "view", "dataset": reference.dataset_name, "name": reference.name, "stages": stages}
+        of = {"dataset": reference.dataset_name, "dataset_id": dataset_id(root_dataset(reference))}
+        return {"kind": "view", **of, "name": reference.name, "stages": dump_view(reference)}
     raise ValueError(
         f"reference must be a view, a dataset, a tag, a saved reference or None, got {type(reference).__name__}"
     )
@@ -84,9 +115,12 @@ def find_reference(dataset: fo.Dataset, description: Mapping[str, Any]) -> Refer
         return description["tag"]
     if kind == "file":
         return Path(description["path"])
-    if kind in ("dataset", "view") and fo.dataset_exists(description["dataset"]):
-        return load_view(fo.load_dataset(description["dataset"]), description.get("stages"))
-    raise ValueError("its reference cannot be found again; call compute_diffpath with the same arguments")
+    if kind in ("dataset", "view"):
+        found = find_dataset(description.get("dataset_id"), description["dataset"])
+        if found is not None:
+            return load_view(found, description.get("stages"))
+        raise ValueError(f"its reference was in dataset {description['dataset']!r}, which is gone; pass reference=…")
+    raise ValueError("its reference is a saved one that is gone; pass it, as in reference=Path('….safetensors')")
 
 
 def resolve_reference(
@@ -117,8 +151,7 @@ def resolve_reference(
         return SampleReference(samples, description, groups, SELF_REFERENCE)
     if isinstance(reference, str):
         return SampleReference(_tagged(dataset, reference), description, groups)
-    check_images(reference)
-    return SampleReference(reference, description, groups)
+    return SampleReference(images_of(reference), description, groups)
 
 
 class ReferenceSource(ABC):
@@ -145,8 +178,8 @@ class ReferenceSource(ABC):
         """Writes what a run that is continued could not find again."""
 
     @abstractmethod
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
-        """A fitted :class:`diffpath.Reference` and the ids of the samples that it was fitted on, in its order."""
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
+        """A fitted :class:`diffpath.Reference`."""
 
 
 class SampleReference(ReferenceSource):
@@ -184,22 +217,30 @@ class SampleReference(ReferenceSource):
         return found
 
     def check(self, method: DiffPathV2, provenance: dict[str, Any], num_workers: int) -> None:
-        lookahead = 2 * MIN_REFERENCE_SIZE
-        with closing(read_images(self.paths.values(), method.sides, num_workers, lookahead)) as reader:
-            readable = sum(1 for _ in islice((image for image, error in reader if not error), MIN_REFERENCE_SIZE))
-        _check_readable(readable)
+        readable, errors = 0, []
+        with closing(read_images(self.paths.values(), method.sides, num_workers, 2 * MIN_REFERENCE_SIZE)) as reader:
+            for _, error in reader:
+                if error is None:
+                    readable += 1
+                else:
+                    errors.append(error)
+                if readable == MIN_REFERENCE_SIZE:
+                    return
+        raise ValueError(_too_few(readable, len(self.paths), errors[0]))
 
     def save_copy(self, path: Path) -> None:
         """Samples are found again in their dataset."""
 
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
         from ..detection.reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
-        _check_readable(len(ids))
+        if len(ids) < MIN_REFERENCE_SIZE:
+            raise ValueError(_too_few(len(ids), len(self.paths), "replace those that cannot be read"))
         X = np.stack([descriptors[i] for i in ids])
-        groups = None if self._groups is None else [self._groups[i] for i in ids]
-        return Reference.of(X, provenance, self.description, groups, **self._detector_options), ids
+        keys = file_keys(self.paths[i] for i in ids)
+        groups = of_one_file(keys, None if self._groups is None else [self._groups[i] for i in ids])
+        return Reference.of(X, provenance, self.description, groups, members=keys, **self._detector_options)
 
 
 class FittedReference(ReferenceSource):
@@ -230,8 +271,8 @@ class FittedReference(ReferenceSource):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._reference.save(path)
 
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> tuple[Reference, list[str]]:
-        return self._reference, []
+    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
+        return self._reference
 
 
 def read_embeddings(samples: Samples, field: str | None, source: ReferenceSource) -> Embeddings | NoEmbeddings:
@@ -265,15 +306,12 @@ def read_embeddings(samples: Samples, field: str | None, source: ReferenceSource
 
 
 def _tagged(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
-    chosen = dataset.match_tags(tag)
+    chosen = every_image(dataset).match_tags(tag)
     if len(chosen) == 0:
-        tags = ", ".join(map(repr, dataset.distinct("tags"))) or "none"
+        tags = ", ".join(map(repr, every_image(dataset).distinct("tags"))) or "none"
         raise ValueError(f"no sample of {dataset.name!r} has the reference tag {tag!r}; its tags are {tags}")
     return chosen
 
 
-def _check_readable(readable: int) -> None:
-    if readable < MIN_REFERENCE_SIZE:
-        raise ValueError(
-            f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {readable}; choose another reference"
-        )
+def _too_few(readable: int, total: int, why: str) -> str:
+    return f"a reference needs at least {MIN_REFERENCE_SIZE} readable images, got {readable} of {total:,}: {why}"

@@ -11,8 +11,9 @@ import fiftyone as fo
 import numpy as np
 
 from ..method.descriptor import PARTS
+from .internals import every_image
 from .maps import MAPS, write_map
-from .record import RunRecord
+from .record import RunRecord, find_record
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult
@@ -43,7 +44,8 @@ class FieldStore:
     """
 
     def __init__(self, dataset: fo.Dataset, record: RunRecord, sample_ids: Container[str]) -> None:
-        self._dataset, self._fields, self._folder = dataset, record.fields, Path(record.folder)
+        self._dataset, self._run_key = dataset, record.run_key
+        self._fields, self._folder = record.fields, Path(record.folder)
         self._parts = [part.name for part in PARTS if part.name in record.fields]
         self._maps = [kind for kind in MAPS if kind in record.fields]
         order = [*self._maps, *(kind for kind in self._parts if kind != _DONE), "error", _DONE]
@@ -68,19 +70,36 @@ class FieldStore:
         self._waiting["error"][sample_id] = error
 
     def flush(self) -> None:
+        if not len(self):
+            return
+        self._check_not_deleted()
         for kind, values in self._waiting.items():
             if values:
                 self._dataset.set_values(self._fields[kind], values, key_field="id")
                 values.clear()
+        self._check_not_deleted()
+
+    def _check_not_deleted(self) -> None:
+        """Ends where the run was deleted: to write one of its fields makes it anew, which nobody would delete."""
+        if find_record(self._dataset, self._run_key) is not None:
+            return
+        self._dataset.reload()
+        left = [name for name in self._fields.values() if self._dataset.has_sample_field(name)]
+        if left:
+            self._dataset.delete_sample_fields(left)
+        raise ValueError(f"run {self._run_key!r} of dataset {self._dataset.name!r} was deleted meanwhile")
 
     def _read(self, sample_ids: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
         # Not select(sample_ids): a million ids do not fit in one query
-        described = self._dataset.exists(self._fields[_DONE])
+        described = every_image(self._dataset).exists(self._fields[_DONE])
         paths = [self._fields[kind] for kind in self._parts]
         maps = [f"{self._fields[kind]}.map_path" for kind in self._maps]
         for sample_id, *values in zip(*described.values(["id", *paths, *maps])):
-            if sample_id in sample_ids and all(value is not None for value in values):
-                yield sample_id, np.concatenate(values[: len(paths)])
+            parts, files = values[: len(paths)], values[len(paths) :]
+            if sample_id not in sample_ids or any(value is None for value in values):
+                continue
+            if all(Path(file).is_file() for file in files):
+                yield sample_id, np.concatenate(parts)
 
 
 class ReferenceArchive:

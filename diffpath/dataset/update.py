@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 import fiftyone as fo
+from fiftyone import ViewField as F
 
 from ..options import ModelOptions
 from .embeddings import Embeddings, NoEmbeddings
-from .heartbeat import with_heartbeat
-from .internals import Samples, root_dataset
-from .record import finished_record
+from .heartbeat import check_idle, with_heartbeat
+from .internals import Samples, every_image, root_dataset
+from .ownership import own_files
+from .record import RunRecord, counts, finished_record
 from .run import DiffPathRun
 from .scanning import Progress, Scanner, make_method, show_progress
 from .scores import write_scores
-from .sources import check_images
+from .sources import images_of
 from .stores import FieldStore
 from .thresholds import apply_threshold
 
@@ -64,9 +66,10 @@ def iterate_update(
     device: str | None = None,
 ) -> Generator[Progress, None, DiffPathRun]:
     """:func:`update_diffpath` as a generator of progress that returns the run."""
-    check_images(samples)
+    samples = images_of(samples)
     dataset = root_dataset(samples)
     record = finished_record(dataset, run_key)
+    check_idle(record)
     record.check_map_scales()
     provenance = record.provenance
     model_options = dict(provenance.get("model_options", {}))
@@ -81,6 +84,8 @@ def iterate_update(
         batch_size=batch_size,
     )
     reference = record.load_reference()
+    record = own_files(dataset, record)
+    _forget_scores_of_others(dataset, record)
     without = samples.exists(record.fields["score"], False)
     vectors: Embeddings | NoEmbeddings = NoEmbeddings()
     if "embeddings" in provenance:
@@ -96,20 +101,37 @@ def iterate_update(
         yield scanner.progress("Scoring new images")
         yield from scanner.run(pending, store, "Scoring new images")
         vectors.note_problems(dataset, record, store.descriptors)
-        write_scores(dataset, record.fields, vectors.join(store.descriptors), reference.detector)
+        write_scores(dataset, record.fields, vectors.join(store.descriptors), reference, unscored)
         _count_and_flag(dataset, run_key)
 
     yield from with_heartbeat(steps(), dataset, record)
     return DiffPathRun.load(dataset, run_key)
 
 
+def _forget_scores_of_others(dataset: fo.Dataset, record: RunRecord) -> None:
+    """Takes away scores that came with the samples of another dataset, of a run of the same key but another reference.
+
+    Raises:
+        ValueError: if there are some, and no maps by which to tell whose they are
+    """
+    images, score = every_image(dataset), record.fields["score"]
+    count = images.count(score)
+    if record.num_scored is None or count <= record.num_scored:
+        return
+    if not record.heatmaps:
+        raise ValueError(
+            f"run {record.run_key!r} gave a score to {record.num_scored:,} images, but {count:,} have one: some "
+            "came with the samples of another dataset; compute the run again, with overwrite=True"
+        )
+    own = F(f"{record.fields['heatmap']}.map_path").starts_with(record.folder)
+    others = images.exists(record.fields["heatmap"]).match(~own).values("id")
+    for kind in ("score", "p_value", "is_ood", "explanation", "features"):
+        dataset.set_values(record.fields[kind], dict.fromkeys(others), key_field="id")
+
+
 def _count_and_flag(dataset: fo.Dataset, run_key: str) -> None:
     """Lets counts and flags follow the new scores, by the rule that the run has now."""
     run = DiffPathRun.load(dataset, run_key)  # the rule may have been changed meanwhile
     record = run.record
-    record.patch(
-        dataset,
-        num_scored=dataset.count(record.fields["score"]),
-        num_unreadable=dataset.count(record.fields["error"]),
-        **apply_threshold(dataset, record, run.rule, run.level),
-    )
+    flagged = apply_threshold(dataset, record, run.rule, run.level)
+    record.patch(dataset, **{**flagged, **counts(dataset, record.fields)})

@@ -8,29 +8,34 @@ import numpy.typing as npt
 from ..options import FEATURE_NAMES
 
 LEAST_Z_SCORE = 3.0
+UNUSUAL = 0.1
 FAR_OUT = 0.05
 _MOST_NAMED = 3
 NOTHING_STANDS_OUT = "no single feature stands out; their combination is rare"
 
 
-def explain(z_scores: npt.ArrayLike, embedding_p_values: np.ndarray | None = None) -> list[str]:
+def explain(
+    z_scores: npt.ArrayLike, p_values: npt.ArrayLike, embedding_p_values: npt.ArrayLike | None = None
+) -> list[str]:
     """Says in a few words which of the six features moved and which way, and whether the embedding lies apart.
 
     Args:
         z_scores: float ``(n, 6)``: distances from the reference's median in robust
             standard deviations, as ``AnomalyDetector.z_scores`` gives them
+        p_values: float ``(n,)``: of the score; of an image that is not unusual, above 0.1,
+            there is nothing to be explained
         embedding_p_values: float ``(n,)``: how likely an embedding of the reference's kind
             lies at least this far out, or None without embeddings
 
     Returns:
-        a list of n sentences such as ``"error² +4.1 sd, rate³ −3.2 sd"``: up to three
+        a list of n sentences, empty or such as ``"error² +4.1 sd, rate³ −3.2 sd"``: up to three
         features that are 3 or more deviations away, the farthest first, then
         ``"embedding far out (p 0.003)"`` where that is 0.05 at most
     """
     rows = np.asarray(z_scores, np.float64).reshape(-1, len(FEATURE_NAMES))
-    if embedding_p_values is None:
-        embedding_p_values = np.ones(len(rows))
-    return [_explain_one(row, p) for row, p in zip(rows, embedding_p_values)]
+    unusual = np.asarray(p_values, np.float64) <= UNUSUAL
+    far_out = np.ones(len(rows)) if embedding_p_values is None else np.asarray(embedding_p_values, np.float64)
+    return [_explain_one(row, p) if explained else "" for row, p, explained in zip(rows, far_out, unusual)]
 
 
 def _explain_one(z_scores: np.ndarray, embedding_p_value: float) -> str:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
+from jaxtyping import Int, UInt64
 
 from ..errors import ReferenceSetError
 from ..options import complete_options
@@ -28,6 +30,7 @@ _FORMATS: dict[str, type[AnomalyDetector] | type[FusedDetector]] = {
     "diffpath reference 1": AnomalyDetector,
     "diffpath reference 2, fused": FusedDetector,
 }
+_MEMBERS = "members"  # the array beside the detector's own
 _ANY_FORMAT = "diffpath reference "
 
 # What must be equal for descriptors to be comparable, and how one makes it so
@@ -55,6 +58,9 @@ class Reference:
             options and preprocessing as JSON-ready values; with embeddings, also the
             ``embedding_length``
         description: more about it for people, JSON-ready: not compared
+        members: uint64 ``(n,)``: keys of the files that it was fitted on, in the order of the
+            detector's ``reference_scores_``; None where they are not known. An image that is among
+            them is judged by the score that it has there, by a fit that did not see it
 
     Example::
 
@@ -69,6 +75,7 @@ class Reference:
     detector: AnomalyDetector | FusedDetector
     provenance: dict[str, Any]
     description: dict[str, Any] = field(default_factory=dict)
+    members: UInt64[np.ndarray, " n"] | None = None
 
     @classmethod
     def fit(cls, method: DiffPathV2, images: Any, groups: npt.ArrayLike | None = None, **options: Any) -> Reference:
@@ -90,6 +97,7 @@ class Reference:
         provenance: dict[str, Any],
         description: dict[str, Any] | None = None,
         groups: npt.ArrayLike | None = None,
+        members: np.ndarray | None = None,
         **options: Any,
     ) -> Reference:
         """Fits a reference on descriptors, each followed by its embedding where ``provenance`` has the length of one.
@@ -99,11 +107,12 @@ class Reference:
             provenance: what made them
             description: more about them, for people
             groups: ``(n,)`` or None, as in :meth:`fit`
+            members: as above
             **options: those of :class:`diffpath.AnomalyDetector`
         """
         length = provenance.get("embedding_length")
         detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
-        return cls(detector.fit(X, groups=groups), provenance, description or {})
+        return cls(detector.fit(X, groups=groups), provenance, description or {}, members)
 
     def checked(self, provenance: Mapping[str, Any]) -> AnomalyDetector | FusedDetector:
         """The detector, if descriptors made by ``provenance`` are comparable with the reference's.
@@ -123,7 +132,8 @@ class Reference:
         (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector) is detector)
         about = {"params": self.detector.get_params(), "made_by": self.provenance, "description": self.description}
         part = Path(f"{path}.{os.getpid()}")
-        save_file(self.detector.arrays(), part, metadata={"format": kind, "about": json.dumps(about)})
+        members = {} if self.members is None else {_MEMBERS: self.members}
+        save_file({**self.detector.arrays(), **members}, part, metadata={"format": kind, "about": json.dumps(about)})
         part.replace(path)
 
     @classmethod
@@ -145,9 +155,17 @@ class Reference:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
-        about = json.loads(metadata["about"])
+        about, members = json.loads(metadata["about"]), arrays.pop(_MEMBERS, None)
         detector = _FORMATS[metadata["format"]].from_arrays(about["params"], arrays)
-        return cls(detector, about["made_by"], about["description"])
+        return cls(detector, about["made_by"], about["description"], members)
+
+    def places(self, keys: UInt64[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """Where files are among those that it was fitted on, int ``(m,)``; −1 for the others."""
+        if self.members is None or not len(self.members):
+            return np.full(len(keys), -1)
+        firsts, index = np.unique(self.members, return_index=True)
+        found = np.minimum(np.searchsorted(firsts, keys), len(firsts) - 1)
+        return np.where(firsts[found] == keys, index[found], -1)
 
 
 load_reference = Reference.load

@@ -11,9 +11,9 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset import evaluate_diffpath
-from ..dataset.internals import Samples
+from ..dataset.internals import Samples, every_image
 from ..detection.evaluation import Evaluation
-from .forms.inputs import add_required_choice
+from .forms.inputs import add_required_choice, target_images
 from .forms.run import add_run_choice
 
 _LABEL = "Evaluate DiffPath run"
@@ -55,7 +55,7 @@ class EvaluateDiffPath(foo.Operator):
         )
         field = ctx.params.get("ground_truth_field")
         if field in fields and not isinstance(ctx.dataset.get_field(field), fo.BooleanField):
-            labels = ctx.dataset.distinct(fields[field])
+            labels = every_image(ctx.dataset).distinct(fields[field])
             for name, label, optional in (
                 ("ood", "Out-of-distribution labels", "All others count as in-distribution"),
                 ("in_distribution", "In-distribution labels", "Leave empty for all others"),
@@ -72,7 +72,7 @@ class EvaluateDiffPath(foo.Operator):
             if name not in params:
                 raise ValueError(f"choose a value for {name}")
         result = evaluate_diffpath(
-            ctx.target_view(require_flat=True),
+            target_images(ctx),
             params["run_key"],
             params["ground_truth_field"],
             ood=params.get("ood"),

@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset.internals import Samples, root_dataset
-from ..dataset.inventory import INTERRUPTED
+from ..dataset.inventory import INTERRUPTED, WITHOUT_FILES
 from ..dataset.record import COMPLETE
 from ..dataset.rename import rename_diffpath, why_not_rename
 from .run_operator import RunOperator
@@ -25,7 +25,7 @@ class RenameDiffPath(RunOperator):
         "icon": "edit",
     }
     submit = "Rename"
-    statuses = (COMPLETE, INTERRUPTED)
+    statuses = (COMPLETE, INTERRUPTED, WITHOUT_FILES)
 
     def __call__(self, sample_collection: Samples, run_key: str, new_run_key: str) -> None:
         """As :func:`diffpath.rename_diffpath`."""

@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset.internals import Samples, root_dataset
-from ..dataset.inventory import INTERRUPTED, get_diffpath_info
+from ..dataset.inventory import INTERRUPTED, WITHOUT_FILES, get_diffpath_info
 from ..dataset.resume import continue_diffpath, iterate_continue
 from ..dataset.run import DiffPathRun
 from .run_operator import RunOperator
@@ -21,13 +21,13 @@ class ContinueDiffPath(Scoring, RunOperator):
     about: ClassVar = {
         "name": "continue_diffpath",
         "label": "Continue DiffPath run",
-        "description": "Go on with an interrupted run where it stopped",
+        "description": "Go on with an interrupted run where it stopped, or make lost files again",
         **Scoring.how,
         "risk_level": "medium",
         "icon": "play_arrow",
     }
     submit = "Continue"
-    statuses = (INTERRUPTED,)
+    statuses = (INTERRUPTED, WITHOUT_FILES)
 
     def __call__(self, sample_collection: Samples, run_key: str, **arguments: Any) -> DiffPathRun:
         """As :func:`diffpath.continue_diffpath`."""
@@ -35,7 +35,16 @@ class ContinueDiffPath(Scoring, RunOperator):
 
     def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         info = get_diffpath_info(ctx.dataset, run_key)
-        inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
+        if info["status"] == INTERRUPTED:
+            inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
+            return
+        inputs.view("without_files", types.Warning(label=f"The run's files are not in {info['folder']}"))
+        inputs.str(
+            "folder",
+            label="Folder",
+            description="Where they are now, on the machine that runs FiftyOne; empty to make them again from what the "
+            "samples hold",
+        )
 
     def steps(self, ctx: foo.ExecutionContext) -> Steps:
-        return iterate_continue(ctx.dataset, ctx.params["run_key"])
+        return iterate_continue(ctx.dataset, ctx.params["run_key"], folder=ctx.params.get("folder") or None)

@@ -10,6 +10,7 @@ import fiftyone.operators.types as types
 from ..dataset.internals import Samples
 from ..dataset.run import DiffPathRun
 from ..dataset.update import iterate_update, update_diffpath
+from .forms.inputs import target_images
 from .run_operator import RunOperator
 from .running import Scoring, Steps
 
@@ -33,10 +34,10 @@ class UpdateDiffPath(Scoring, RunOperator):
 
     def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         inputs.view_target(ctx, require_flat=True)
-        samples = ctx.target_view(require_flat=True)
+        samples = target_images(ctx)
         count = len(samples) - samples.count(DiffPathRun.load(ctx.dataset, run_key).fields["score"])
         label = f"{count:,} images have no score yet" if count else "All images have a score"
         inputs.view("estimate", types.Notice(label=label))
 
     def steps(self, ctx: foo.ExecutionContext) -> Steps:
-        return iterate_update(ctx.target_view(require_flat=True), ctx.params["run_key"])
+        return iterate_update(target_images(ctx), ctx.params["run_key"])

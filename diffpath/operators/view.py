@@ -9,7 +9,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset.internals import Samples, root_dataset
-from ..dataset.inventory import load_diffpath_view
+from ..dataset.inventory import WITHOUT_FILES, load_diffpath_view
+from ..dataset.record import COMPLETE
 from ..dataset.run import DiffPathRun
 from ..dataset.schema import VIEW_KINDS
 from .run_operator import RunOperator
@@ -27,6 +28,7 @@ class LoadDiffPathView(RunOperator):
         "icon": "visibility",
     }
     submit = "Show"
+    statuses = (COMPLETE, WITHOUT_FILES)
 
     def __call__(self, sample_collection: Samples, run_key: str, kind: str = "ranked") -> fo.DatasetView:
         """The view, as :func:`diffpath.load_diffpath_view`."""

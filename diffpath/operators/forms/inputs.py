@@ -8,8 +8,10 @@ from dataclasses import Field
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
+from ...dataset.internals import Samples, every_image, is_dynamic
 from ...options import MethodOptions, ModelOptions, option_of
 
 ADVANCED = "advanced"
@@ -18,6 +20,12 @@ ADVANCED = "advanced"
 def given_values(params: Mapping[str, Any]) -> dict[str, Any]:
     """What was filled in; an input that was emptied counts as none."""
     return {name: value for name, value in params.items() if value is not None and value != ""}
+
+
+def target_images(ctx: foo.ExecutionContext) -> Samples:
+    """What a form's target is: of a grouped dataset the slice that the App shows, unless the view says which."""
+    chosen = ctx.target_view()
+    return every_image(chosen) if is_dynamic(chosen) else ctx.target_view(require_flat=True)
 
 
 def fills_in_a_form(params: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ...dataset.groups import group_fields
+from ...dataset.internals import every_image
 from ...dataset.record import read_records
 from ...dataset.run import DiffPathRun
 from ...dataset.sources import ReferenceLike
@@ -122,7 +123,7 @@ def _read(ctx: foo.ExecutionContext, params: Mapping[str, Any], kind: str) -> Re
 
 # What can be chosen of a kind, and what is said where there is nothing
 _CHOICES = {
-    "tag": lambda ctx: (ctx.dataset.distinct("tags"), "the dataset has no sample tags" + _OTHERWISE),
+    "tag": lambda ctx: (every_image(ctx.dataset).distinct("tags"), "the dataset has no sample tags" + _OTHERWISE),
     "view": lambda ctx: (ctx.dataset.list_saved_views(), "the dataset has no saved views" + _OTHERWISE),
     "dataset": lambda ctx: (
         [name for name in fo.list_datasets() if name != ctx.dataset.name],

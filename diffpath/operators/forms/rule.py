@@ -9,6 +9,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
+from ...dataset.internals import every_image
 from ...dataset.run import DiffPathRun
 from ...detection.rules import DEFAULT_RULE, RULES, check_rule
 
@@ -58,7 +59,7 @@ def level_range(rule: str, dataset: fo.Dataset, run: DiffPathRun) -> tuple[float
     """``(low, high, step, default)`` of a rule's level on a slider; the step is None for a hundredth."""
     about = RULES[rule]
     if rule == "score":
-        low, high = dataset.bounds(run.fields["score"])
+        low, high = every_image(dataset).bounds(run.fields["score"])
         return low, high, None, run.threshold
     if about.is_whole:
         return about.lowest, run.num_scored, 1, run.num_likely_ood

@@ -8,16 +8,16 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, run_status
+from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, WITHOUT_FILES, run_status
 from ...dataset.record import COMPLETE, check_run_key, find_record, read_records
 from ...dataset.request import ScoringRequest
 
-ANY_STATUS = (COMPLETE, RUNNING, INTERRUPTED, DAMAGED)
+ANY_STATUS = (COMPLETE, RUNNING, INTERRUPTED, DAMAGED, WITHOUT_FILES)
 # What is said of a run whose key is chosen for a new one
 _EXISTING = {
     COMPLETE: ("exists", "Choose another run key to keep it."),
-    RUNNING: ("is being computed now", "Wait for it, or choose another run key."),
     INTERRUPTED: ("was interrupted", "Leave this off to go on where it stopped, with the same options as before."),
+    WITHOUT_FILES: ("has lost its files", "Continue it to make them again, or choose another run key to keep it."),
     DAMAGED: ("has lost fields", "What is left of it is of no use."),
 }
 
@@ -79,6 +79,10 @@ def add_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     if record is None:
         return
     status = run_status(ctx.dataset, record)
+    if status == RUNNING:
+        prop.invalid = True
+        prop.error_message = f"run {run_key!r} is being computed now; wait for it, or choose another key"
+        return
     what, otherwise = _EXISTING[status]
     inputs.view(
         "existing_run",

@@ -14,7 +14,7 @@ from ...dataset.record import COMPLETE, read_records
 from ...dataset.request import ScoringRequest
 from ...options import MethodOptions, evaluations_per_image, unknown_name
 from . import model, options, reference, rule
-from .inputs import ADVANCED, add_field_choice, given_values
+from .inputs import ADVANCED, add_field_choice, given_values, target_images
 from .run import add_run_key
 
 REQUEST = "request"  # the parameter of a delegated run, which no form has
@@ -63,7 +63,7 @@ def read_form(ctx: foo.ExecutionContext) -> ScoringRequest:
     _check_names(params)
     flagged_by, level = rule.read_rule(params)
     return ScoringRequest.of(
-        ctx.target_view(require_flat=True),
+        target_images(ctx),
         **reference.read_reference(ctx, params),
         **model.read_model(params),
         **options.read_options(params),
@@ -102,7 +102,7 @@ def _add_embeddings(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _add_estimate(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     try:
-        count = len(ctx.target_view(require_flat=True))
+        count = len(target_images(ctx))
     except Exception:  # a form must open on any view; the run itself says what is wrong
         return
     if not count:

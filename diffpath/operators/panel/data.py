@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fiftyone import ViewField as F
 from PIL import Image
 
+from ...dataset.internals import every_image
 from ...dataset.maps import MAPS
 from ...dataset.run import DiffPathRun
 from ...options import FEATURE_NAMES
@@ -274,7 +275,7 @@ class SampleReport:
 
 def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> SampleReport | None:
     """Reads what a run says of one image, a :class:`SampleReport`; None where the sample is not there."""
-    found = dataset.select(sample_id)
+    found = every_image(dataset).select(sample_id)
     if not len(found):
         return None
     sample = found.first()

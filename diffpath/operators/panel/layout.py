@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import fiftyone as fo
 import fiftyone.operators.types as types
 
-from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, get_diffpath_info
+from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, WITHOUT_FILES, get_diffpath_info
 from ...dataset.maps import MAPS
 from ...dataset.record import COMPLETE
 from ...detection.rules import RULES
@@ -30,6 +30,11 @@ _OFFERS = {
     "none": (("compute_diffpath", "Find images that don't belong"),),
     RUNNING: (("refresh", "Look again"),),
     INTERRUPTED: (("continue_diffpath", "Continue"), ("delete_diffpath", "Delete")),
+    WITHOUT_FILES: (
+        ("continue_diffpath", "Continue"),
+        ("load_diffpath_view", "Show images"),
+        ("delete_diffpath", "Delete"),
+    ),
     DAMAGED: (("delete_diffpath", "Delete"),),
 }
 _EMPTY = "**This dataset has no images.** Add some, then compute their scores."
@@ -37,6 +42,8 @@ _NONE = "**No image has a score yet.**"
 _MESSAGES = {
     RUNNING: "**Run {run_key} is being computed.** {num_done:,} images are done.",
     INTERRUPTED: "**Run {run_key} was interrupted.** {num_done:,} images are done; it goes on where it stopped.",
+    WITHOUT_FILES: "**The files of run {run_key} are not in {folder}.** Continue it to make them again from what the "
+    "samples hold, or to say where they are; its views and fields work as before.",
     DAMAGED: "**Run {run_key} has lost {missing_fields}.** Delete what is left of it, and compute it again.",
 }
 

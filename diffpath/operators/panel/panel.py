@@ -20,7 +20,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from ...dataset.internals import Stages, build_view, filtered_view, view_stages
+from ...dataset.internals import Stages, build_view, filtered_images, view_stages
 from ...dataset.maps import MAPS
 from ...dataset.record import COMPLETE, list_diffpath_runs
 from ...dataset.run import DiffPathRun
@@ -299,9 +299,9 @@ class DiffPathPanel(foo.Panel):
         return DiffPathRun.load(ctx.dataset, ctx.panel.get_state("opened"))
 
     def _base(self, ctx: foo.ExecutionContext) -> fo.DatasetView:
-        """The user's view, with the sidebar's filters."""
+        """The images of the user's view, with the sidebar's filters."""
         state = ctx.panel.state
-        return filtered_view(ctx.dataset, state.base, state.filters)
+        return filtered_images(ctx.dataset, state.base, state.filters)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
         return layout.lay_out(ctx.panel.state, self)
