@@ -11,25 +11,42 @@ down to a small square first, and from there to the one that the model wants.
 The network's scale, [−1, 1], is applied later, by the method.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
+from .formats import can_open, find_format, pixels_of_png
+from .values import ValueRange, to_uint8
 
 # Recorded with every reference; changed whenever the same file would give other pixels
 PREPROCESSING = "upright RGB, bicubic square, 2"
 CHANNEL_COUNTS = (1, 2, 3, 4)
 
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION = 0x0112  # EXIF's number
+_COLOUR_OF_16_BITS = re.compile(r"(RGBA?|LA);16[BLN]?")  # of which Pillow reads 8
+# How EXIF's orientations are undone, as ImageOps.exif_transpose does it with pictures of 8 bits
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
 _BACKGROUND = (255, 255, 255)
 
 
@@ -53,40 +70,85 @@ class Tensor(Array, Protocol):
 Size: TypeAlias = int | Sequence[int]  # a side in pixels, or several
 Picture: TypeAlias = UInt8[np.ndarray, "size size 3"]
 AnyImage: TypeAlias = Image.Image | Array
+_Result = TypeVar("_Result")
 
 
-def load_image(path: str | os.PathLike[str], size: Size) -> Picture:
+def load_image(path: str | os.PathLike[str], size: Size, value_range: ValueRange | None = None) -> Picture:
     """Reads an image file and resizes it to a square.
 
     Args:
-        path: the path of an image file of any format and mode that Pillow decodes. The
-            first frame of an animation is taken, EXIF orientation is applied, and
-            transparency is composited over white
+        path: the path of an image file of any format and mode that Pillow decodes, HEIC among
+            them where pillow-heif is installed. The first frame of an animation is taken,
+            EXIF orientation is applied, and transparency is composited over white
         size: the side of the square, in pixels; or several, through which the image
             passes one after the other
+        value_range: what is black and white in files of more than 8 bits, as in
+            :func:`prepare_image`
 
     Returns:
         a uint8 array of shape ``(size, size, 3)``, of the last size
 
     Raises:
-        ImageError: if the file is missing, empty, truncated, not an image or too large
+        ImageError: if the file is missing, empty, truncated, not an image or too large, or the
+            range of its numbers is not known
     """
+
+    def resized(image: Image.Image) -> Picture:
+        # JPEG can be decoded at a fraction of its size. Eight times the target leaves
+        # the antialiasing to the resize below: no pixel differs by more than a grey
+        # level from the same picture as PNG, where twice the target gives up to 12
+        enough = 8 * _sides(size)[0]
+        image.draft(None, (enough, enough))
+        return to_rgb_square(_with_all_bits(image, path), size, value_range)
+
+    return _read(path, resized)
+
+
+def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """The numbers of a file of more than 8 bits, as they are stored; None, quickly, for all others.
+
+    Raises:
+        ImageError: as :func:`load_image`
+    """
+
+    def values(image: Image.Image) -> np.ndarray | None:
+        if _is_colour_of_16_bits(image):
+            deep = _with_all_bits(image, path)
+            return deep if isinstance(deep, np.ndarray) else None
+        if image.mode not in (*_UINT16_MODES, "I", "F"):
+            return None
+        return _values_of(image)
+
+    return _read(path, values)
+
+
+def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -> _Result:
+    """Opens a file and uses the picture; whatever goes wrong becomes one sentence."""
     try:
         _check_file(path)
-        with _large_pictures_allowed(), Image.open(path) as image:
-            # JPEG can be decoded at a fraction of its size. Eight times the target leaves
-            # the antialiasing to the resize below: no pixel differs by more than a grey
-            # level from the same picture as PNG, where twice the target gives up to 12
-            enough = 8 * _sides(size)[0]
-            image.draft(None, (enough, enough))
-            return to_rgb_square(image, size)
-    except ImageError:
-        raise
+        with _large_pictures_allowed():
+            try:
+                with Image.open(path) as image:
+                    return use(image)
+            except (ImageError, Image.DecompressionBombError, MemoryError):
+                raise
+            except Exception:
+                pixels = pixels_of_png(path)
+                if pixels is None:
+                    raise
+                with Image.open(pixels) as image:
+                    return use(image)
+    except ImageError as error:
+        said = str(error)
+        raise error if str(path) in said else ImageError(f"{path}: {said}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{path} is too large to decode safely ({error}); downscale it, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except UnidentifiedImageError as error:
+        kind = find_format(path)
+        if kind is not None:
+            raise ImageError(f"{path} is {kind.name}, which Pillow does not read; {kind.way_out}") from error
         raise ImageError(f"{path} is not an image that Pillow can identify; replace or remove the file") from error
     except MemoryError as error:
         raise ImageError(f"{path} does not fit in memory; downscale it") from error
@@ -96,16 +158,18 @@ def load_image(path: str | os.PathLike[str], size: Size) -> Picture:
         ) from error
 
 
-def prepare_image(image: AnyImage, size: Size) -> Picture:
+def prepare_image(image: AnyImage, size: Size, value_range: ValueRange | None = None) -> Picture:
     """Resizes an image that is in memory to a square.
 
     Args:
-        image: a PIL image of any mode, or an array or tensor: uint8, uint16, bool, or
-            float in [0, 1]; ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with 1 (grey),
-            2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels. Where both readings are
-            possible, arrays are channels-last and tensors channels-first
+        image: a PIL image of any mode, or an array or tensor of numbers: ``(H, W)``,
+            ``(H, W, C)`` or ``(C, H, W)`` with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB,
+            alpha) channels. Where both readings are possible, arrays are channels-last and tensors channels-first
         size: the side of the square, in pixels; or several, through which the image
             passes one after the other
+        value_range: what is black and white in numbers of more than 8 bits, those beyond are
+            cut off. None for uint16 of the type's whole range, floats in [0, 1] and
+            other whole numbers in [0, 255]
 
     Returns:
         a uint8 array of shape ``(size, size, 3)``, of the last size
@@ -114,11 +178,11 @@ def prepare_image(image: AnyImage, size: Size) -> Picture:
         ImageError: if the image's shape, type or value range is not one of these
     """
     if not isinstance(image, Image.Image):
-        array = _to_uint8_array(image)
+        array = _to_uint8_array(image, value_range)
         if all(array.shape == (side, side, 3) for side in _sides(size)):
             return array.copy()
         image = Image.fromarray(array)
-    return to_rgb_square(image, size)
+    return to_rgb_square(image, size, value_range)
 
 
 def split_images(images: AnyImage | Iterable[AnyImage]) -> Iterable[AnyImage]:
@@ -143,11 +207,9 @@ def split_images(images: AnyImage | Iterable[AnyImage]) -> Iterable[AnyImage]:
     return [images] if axes == 2 or _channel_axis(images) is not None else images
 
 
-def to_rgb_square(image: Image.Image, size: Size) -> Picture:
-    """Converts a PIL image to an upright uint8 RGB array of shape ``(size, size, 3)``; sizes as above."""
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    image = _to_rgb(image)
+def to_rgb_square(image: Image.Image | np.ndarray, size: Size, value_range: ValueRange | None = None) -> Picture:
+    """Converts a PIL image, or the numbers of one, to an upright uint8 RGB array of shape ``(size, size, 3)``."""
+    image = _to_rgb(image, value_range)
     for side in _sides(size):
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BICUBIC)
@@ -193,15 +255,19 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path} is not a file; correct the sample's filepath")
     if Path(path).stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes); replace or remove the file")
+    kind = find_format(path)
+    if kind is not None and not can_open(kind):
+        raise ImageError(f"{path} is {kind.name}, which Pillow does not read; {kind.way_out}")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _UINT16_MODES:
-        image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
-    elif image.mode == "I":  # how Pillow opens some 16-bit files
-        image = Image.fromarray(_to_uint8(np.clip(np.asarray(image), 0, 65535).astype(np.uint16)))
-    elif image.mode == "F":
-        image = Image.fromarray(_to_uint8(np.asarray(image)))
+def _to_rgb(image: Image.Image | np.ndarray, value_range: ValueRange | None) -> Image.Image:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(to_uint8(image, value_range))
+    elif image.mode in (*_UINT16_MODES, "I", "F"):
+        image = Image.fromarray(to_uint8(_values_of(image), value_range))
+    else:
+        image.load()
+        image = _upright(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
@@ -209,7 +275,54 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_uint8_array(image: Array) -> UInt8[np.ndarray, "h w *c"]:
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data raise nearly anything, and leave the pixels as they are
+        return image
+
+
+def _values_of(image: Image.Image) -> np.ndarray:
+    """The numbers of a picture of one channel of more than 8 bits, upright, of the type that they are stored in."""
+    # Before Pillow 11.3, 16-bit PNG files were opened as 32-bit numbers
+    of_16_bits = image.mode in _UINT16_MODES or image.format == "PNG" or _raw_mode(image).startswith("I;16")
+    image.load()
+    values = np.asarray(_upright(image))
+    return values.astype(np.uint16) if of_16_bits else values
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of a file that is not decoded yet are stored; empty where that is not said."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if arguments and isinstance(arguments[0], str):
+            return arguments[0]
+    return ""
+
+
+def _is_colour_of_16_bits(image: Image.Image) -> bool:
+    return _COLOUR_OF_16_BITS.fullmatch(_raw_mode(image)) is not None
+
+
+def _with_all_bits(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image | np.ndarray:
+    """A picture, or the numbers of one whose colours have 16 bits, of which Pillow reads 8: OpenCV reads all."""
+    if not _is_colour_of_16_bits(image):
+        return image
+    try:
+        import cv2
+    except ImportError:
+        return image
+    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3:
+        return image
+    colours = cv2.cvtColor(bgr, cv2.COLOR_BGRA2RGBA if bgr.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    orientation = 1
+    with contextlib.suppress(Exception):  # as above
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, _UPRIGHT[1])(colours))
+
+
+def _to_uint8_array(image: Array, value_range: ValueRange | None) -> UInt8[np.ndarray, "h w *c"]:
     """An array or tensor as uint8 ``(H, W)`` or ``(H, W, C)`` with 2 to 4 channels, contiguous."""
     if not isinstance(image, Array):
         raise ImageError(f"an image must be a PIL image, an array or a tensor, got {type(image).__name__}")
@@ -223,7 +336,7 @@ def _to_uint8_array(image: Array) -> UInt8[np.ndarray, "h w *c"]:
         )
     if 0 in array.shape:
         raise ImageError(f"an image must have at least one pixel, got shape {array.shape}")
-    array = _to_uint8(array)
+    array = to_uint8(array, value_range)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     return np.ascontiguousarray(array)
@@ -242,24 +355,3 @@ def _channel_axis(image: Array) -> int | None:
         return None
     order = (0, -1) if isinstance(image, Tensor) else (-1, 0)
     return next((axis for axis in order if image.shape[axis] in CHANNEL_COUNTS), None)
-
-
-def _to_uint8(array: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if array.dtype == np.uint16:
-        return np.round(array / 257.0).astype(np.uint8)
-    if array.dtype.kind not in "fiu":
-        raise ImageError(f"an image must be uint8, uint16, bool or float, got {array.dtype}")
-    low, high = float(np.min(array)), float(np.max(array))
-    if np.issubdtype(array.dtype, np.floating):
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ImageError("float images must be finite, got NaN or infinity")
-        if low < 0 or high > 1:
-            raise ImageError(f"float images must lie in [0, 1], got [{low:g}, {high:g}] (rescale them first)")
-        return np.round(array * 255.0).astype(np.uint8)
-    if low < 0 or high > 255:
-        raise ImageError(f"{array.dtype} images must lie in [0, 255], got [{low:g}, {high:g}] (16 bits: use uint16)")
-    return array.astype(np.uint8)

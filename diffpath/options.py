@@ -112,6 +112,10 @@ class MethodOptions:
         equalise_resampling: a side, in pixels, that every image is first brought to: what
             images were resized from before then no longer tells them apart; None to leave
             this out
+        value_range: what is black and what is white in images of more than 8 bits, such as ``(0,
+            4095)`` or ``(-1000, 1000)``: numbers beyond are cut off. None for 16 bits of the
+            type's whole range and floats in [0, 1]; a run then looks at its reference, and takes
+            the fewest of 8, 10, 12, 14 and 16 bits that hold its numbers
         zoom: from 2 on, the network also sees the image that many times larger, in tiles side
             by side: the descriptor holds what it makes of both, and maps are the larger
             one's. Each image costs 1 + zoom² times as much. For images of at least that size
@@ -171,6 +175,12 @@ class MethodOptions:
         low=1,
         must="a side in pixels",
     )
+    value_range: tuple[float, float] | None = _option(
+        None,
+        label="value",  # two inputs: Black, White
+        help="Of images of more than 8 bits; empty for what the reference's numbers need",
+        must="two increasing numbers, or None",
+    )
     zoom: int = _option(
         1,
         label="Zoom",
@@ -200,6 +210,8 @@ class MethodOptions:
         first, last = self.timestep_range
         if first >= last:
             raise ValueError(f"timestep_range must be two increasing fractions in [0, 1], got {self.timestep_range}")
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError(f"value_range must be two increasing numbers, or None, got {self.value_range}")
         if self.ssim_window % 2 == 0:
             raise ValueError(f"ssim_window must be odd and at least 3, got {self.ssim_window}")
 

@@ -10,9 +10,15 @@ import zlib
 
 import numpy as np
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 EXIF_ORIENTATION = 0x0112
+_PROFILE = np.random.default_rng(0).bytes(100) * 20_000
+# An orientation of a type that there is none of, at an offset beyond the end
+_DAMAGED_EXIF = (
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\xff\xff\xff\xff\xff\0\x0f\0\0\x87i\0\x04\0\0\0\x01\xff\0\0\0\0\0"
+)
 # How a viewer undoes each orientation; the file holds the inverse
 _UNDO = {
     1: lambda a: a,
@@ -91,6 +97,47 @@ def _tiff_float(folder):
     return _save(image, folder / "float32.tiff"), _as_rgb(_grey())
 
 
+def _grey16_int32(folder):
+    """The values of 8 bits in 32, as scientific cameras' software saves them."""
+    return _save(Image.fromarray(_grey().astype(np.int32)), folder / "int32.tiff"), _as_rgb(_grey())
+
+
+def _colour16(name):
+    def build(folder):
+        import cv2
+
+        path = folder / name
+        cv2.imwrite(str(path), picture()[:, :, ::-1].astype(np.uint16) * 257)
+        return path, picture()
+
+    return build
+
+
+def _photo_with(name, **metadata):
+    """A photograph with metadata that are long, or damaged, and none of its pixels' business."""
+
+    def build(folder):
+        return _save(Image.fromarray(picture()), folder / name, **metadata), picture()
+
+    return build
+
+
+def _long_text(folder):
+    info = PngInfo()
+    info.add_text("history", "edited and edited again " * 200_000, zip=True)
+    info.add_itxt("xmp", "<x>" * 900_000, zip=True)
+    return _save(Image.fromarray(picture()), folder / "text.png", pnginfo=info), picture()
+
+
+def _damaged_text(folder):
+    """A chunk of text whose checksum is wrong."""
+    info = PngInfo()
+    info.add_text("author", "nobody")
+    path = _save(Image.fromarray(picture()), folder / "damaged.png", pnginfo=info)
+    path.write_bytes(path.read_bytes().replace(b"nobody", b"nobodY"))
+    return path, picture()
+
+
 def _one_bit(folder):
     image = Image.fromarray(_grey() > 100)
     return _save(image, folder / "one_bit.png"), _as_rgb((_grey() > 100) * np.uint8(255))
@@ -153,6 +200,19 @@ SCORABLE = {
     "16-bit grey PNG": _grey16,
     "16-bit TIFF": _tiff16,
     "float TIFF": _tiff_float,
+    "8-bit values in a 32-bit TIFF": _grey16_int32,
+    "16-bit colour PNG": _colour16("colour16.png"),
+    "16-bit colour TIFF": _colour16("colour16.tiff"),
+    "PNG with a profile of 2 MB": _photo_with("profile.png", icc_profile=_PROFILE),
+    "JPEG with a profile of 2 MB": _photo_with("profile.jpg", icc_profile=_PROFILE, quality=95),
+    "WebP with a profile of 2 MB": _photo_with("profile.webp", icc_profile=_PROFILE, lossless=True),
+    "TIFF with a profile of 2 MB": _photo_with("profile.tiff", icc_profile=_PROFILE),
+    "PNG with long text": _long_text,
+    "PNG with damaged text": _damaged_text,
+    **{
+        f"{suffix} with damaged EXIF data": _photo_with(f"exif.{suffix}", exif=_DAMAGED_EXIF, **options)
+        for suffix, options in {"jpg": {"quality": 95}, "png": {}, "webp": {"lossless": True}}.items()
+    },
     "1-bit": _one_bit,
     "grey with alpha": _grey_alpha,
     "RGBA": _rgba,

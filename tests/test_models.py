@@ -74,6 +74,14 @@ def test_a_scheduler_of_another_family_is_named(kind):
     one_sentence(caught)
 
 
+@pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "CMStochasticIterativeScheduler"])
+def test_another_family_is_said_before_what_its_own_configuration_lacks(kind):
+    config = {**getattr(diffusers, kind)().config, "_class_name": kind}
+    with pytest.raises(ModelError, match=f"is {kind}, of (flow matching|another family).*choose") as caught:
+        read_schedule(config, "tiny")
+    one_sentence(caught)
+
+
 def test_an_early_repository_with_all_at_its_root_loads_once_its_prediction_type_is_given(tmp_path):
     folder = tiny.write_at_root(tmp_path, tiny.unet(), tiny.EARLY_SCHEDULER)
     with pytest.raises(ModelError, match="'prediction_type'.*pass prediction_type='epsilon'") as caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeAlias
@@ -11,13 +11,19 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import ImageError
-from ..images import load_image
+from ..images import load_image, stored_values
+from ..values import ValueRange, estimate_value_range
 
+_LOOKED_AT = 256
 Read: TypeAlias = tuple[np.ndarray | None, str | None]
 
 
 def read_images(
-    paths: Iterable[str], size: int | tuple[int, ...], num_workers: int, lookahead: int
+    paths: Iterable[str],
+    size: int | tuple[int, ...],
+    num_workers: int,
+    lookahead: int,
+    value_range: ValueRange | None = None,
 ) -> Generator[Read, None, None]:
     """Reads image files in order.
 
@@ -27,25 +33,44 @@ def read_images(
             which they pass one after the other
         num_workers: decoding threads, at least 1
         lookahead: how many images may be decoded and waiting
+        value_range: what is black and white in files of more than 8 bits
 
     Yields:
         for each path ``(image, error)``: a uint8 array ``(size, size, 3)`` and None, or
         None and a sentence that says why the file cannot be read
     """
+
+    def read(path: str) -> Read:
+        try:
+            return load_image(path, size, value_range), None
+        except ImageError as error:
+            return None, str(error)
+
     paths = iter(paths)
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        waiting: deque[Future[Read]] = deque(pool.submit(_read, path, size) for path in islice(paths, lookahead))
+        waiting: deque[Future[Read]] = deque(pool.submit(read, path) for path in islice(paths, lookahead))
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(_read, path, size) for path in islice(paths, 1))
+                waiting.extend(pool.submit(read, path) for path in islice(paths, 1))
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _read(path: str, size: int | tuple[int, ...]) -> Read:
-    try:
-        return load_image(path, size), None
-    except ImageError as error:
-        return None, str(error)
+def look_for_value_range(paths: Sequence[str], num_workers: int) -> ValueRange | None:
+    """The range of the numbers in files of more than 8 bits, from up to 256 files, spread evenly.
+
+    Returns:
+        as :func:`diffpath.values.estimate_value_range`; None also where all files have 8 bits
+    """
+
+    def look(path: str) -> np.ndarray | None:
+        try:
+            return stored_values(path)
+        except ImageError:
+            return None
+
+    spread = [paths[k] for k in np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(int))] if paths else []
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        return estimate_value_range(values for values in pool.map(look, spread) if values is not None)

@@ -106,7 +106,8 @@ class RunRecord:
         smallest_p_value: no image's p-value can be less; 0 without a reference
         feature_centre, feature_scale: median and robust deviation of the reference's six features
         rule, level, threshold, tag: which images are flagged
-        tags_of_others: images that had the tag already when the run gave it to others
+        tags_of_others: images that had the tag already when the run gave it to others; None once
+            a person has changed it
         counted_at: when the images were counted, in seconds since 1970
         seconds: wall time of the run, of its last part if it was interrupted
         images_per_second: while the network scored them

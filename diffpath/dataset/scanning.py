@@ -109,7 +109,8 @@ class Scanner:
         if not paths:
             return
         size = self.method.images_per_pass
-        reader = read_images(paths.values(), self.method.sides, self.num_workers, lookahead=4 * size)
+        value_range = self.method.options.value_range
+        reader = read_images(paths.values(), self.method.sides, self.num_workers, 4 * size, value_range)
         flushed = time.monotonic()
         batch: dict[str, np.ndarray] = {}
         with closing(reader):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,14 @@ class _Scoring:
         self.started = time.monotonic()
         self.request, self.dataset = request, root_dataset(request.samples)
         self.source = resolve_reference(self.dataset, request.samples, request.reference, request.groups)
+        # Read now: a view over the scores of a run that is overwritten is empty afterwards
+        self.target: dict[str, str] = dict(zip(*request.samples.values(["id", "filepath"])))
+        options = request.options
+        if options.value_range is None:
+            options = replace(options, value_range=self.source.value_range(self.target, request.num_workers))
         self.method = make_method(
             request.model,
-            request.options,
+            options,
             request.model_options,
             device=request.device,
             dtype=request.dtype,
@@ -95,8 +101,6 @@ class _Scoring:
         self.vectors = read_embeddings(request.samples, request.embeddings, self.source)
         self.provenance = {**self.method.provenance, **self.vectors.provenance}
         self.source.check(self.method, self.provenance, request.num_workers)
-        # Read now: a view over the scores of a run that is overwritten is empty afterwards
-        self.target: dict[str, str] = dict(zip(*request.samples.values(["id", "filepath"])))
         self.shared = _same_files(self.source.paths, self.target)
 
     @property

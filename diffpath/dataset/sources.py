@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import fiftyone as fo
 import numpy as np
 
-from ..options import MIN_REFERENCE_SIZE
+from ..options import MIN_REFERENCE_SIZE, complete_options
 from .embeddings import Embeddings, NoEmbeddings
 from .files import file_keys
 from .groups import of_one_file, read_groups
@@ -29,11 +29,12 @@ from .internals import (
     load_view,
     root_dataset,
 )
-from .reading import read_images
+from .reading import look_for_value_range, read_images
 
 if TYPE_CHECKING:
     from ..detection.reference import Reference
     from ..method.diffpath_v2 import DiffPathV2
+    from ..values import ValueRange
 
 ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
 # FiftyOne goes by the ending of a file's name: "unknown" may well be an image, and is read if it is one
@@ -166,6 +167,16 @@ class ReferenceSource(ABC):
     paths: dict[str, str]
 
     @abstractmethod
+    def value_range(self, target: Mapping[str, str], num_workers: int) -> ValueRange | None:
+        """What is black and white in images of more than 8 bits, where that was not said.
+
+        Args:
+            target: ``{sample id: file path}`` of the images that are scored, in case that the
+                reference has none of more than 8 bits
+            num_workers: decoding threads
+        """
+
+    @abstractmethod
     def embeddings(self, field: str) -> Embeddings | None:
         """Those of its samples, if it has any; samples without one are left out from then on."""
 
@@ -206,6 +217,10 @@ class SampleReference(ReferenceSource):
         self.paths = dict(zip(*samples.values(["id", "filepath"])))
         self.samples, self._detector_options = samples, dict(detector_options or {})
 
+    def value_range(self, target: Mapping[str, str], num_workers: int) -> ValueRange | None:
+        found = look_for_value_range(list(self.paths.values()), num_workers)
+        return found or look_for_value_range(list(target.values()), num_workers)
+
     def embeddings(self, field: str) -> Embeddings:
         found = Embeddings(self.samples, field)
         self.paths = {sample_id: path for sample_id, path in self.paths.items() if sample_id in found.vectors}
@@ -218,7 +233,8 @@ class SampleReference(ReferenceSource):
 
     def check(self, method: DiffPathV2, provenance: dict[str, Any], num_workers: int) -> None:
         readable, errors = 0, []
-        with closing(read_images(self.paths.values(), method.sides, num_workers, 2 * MIN_REFERENCE_SIZE)) as reader:
+        files, value_range = self.paths.values(), method.options.value_range
+        with closing(read_images(files, method.sides, num_workers, 2 * MIN_REFERENCE_SIZE, value_range)) as reader:
             for _, error in reader:
                 if error is None:
                     readable += 1
@@ -259,6 +275,10 @@ class FittedReference(ReferenceSource):
             "fingerprint": hashlib.sha256(scores.tobytes()).hexdigest()[:16],
         }
         self.paths = {}
+
+    def value_range(self, target: Mapping[str, str], num_workers: int) -> ValueRange | None:
+        said = complete_options(self._reference.provenance["options"])["value_range"]
+        return None if said is None else tuple(said)
 
     def embeddings(self, field: str) -> None:
         return None

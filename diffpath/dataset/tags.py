@@ -62,7 +62,8 @@ def give_tag(dataset: fo.Dataset, record: RunRecord, tag: str | None) -> dict[st
     ids = new.values("id")
     every_image(dataset).select(ids).tag_samples(tag)
     dataset.set_values(given, dict.fromkeys(ids, True), key_field="id")
-    return {"tag": tag, "tags_of_others": _count_of_others(dataset, record, tag)}
+    is_touched = ours is None and record.tag == tag
+    return {"tag": tag, "tags_of_others": None if is_touched else _count_of_others(dataset, record, tag)}
 
 
 def _remembers(dataset: fo.Dataset, record: RunRecord) -> bool:

@@ -243,7 +243,8 @@ class DiffPathV2:
 
         Args:
             images: uint8 ``(N, S, S, 3)`` with S the last of :attr:`sides`, as
-                :func:`diffpath.images.load_image` gives for ``(path, method.sides)``
+                :func:`diffpath.images.load_image` gives for
+                ``(path, method.sides, method.options.value_range)``
 
         Returns:
             a :class:`DiffPathResult`
@@ -270,7 +271,7 @@ class DiffPathV2:
 
     def _prepare(self, image: AnyImage, position: int) -> Picture:
         try:
-            return prepare_image(image, self.sides)
+            return prepare_image(image, self.sides, self.options.value_range)
         except ValueError as error:
             raise type(error)(f"image {position}: {error}") from error
 

@@ -19,6 +19,7 @@ linear function of image and noise, so that one table with a row per timestep se
 with d = sigma_data, c_skip = d²/(σ²+d²), c_out = ±σ d/√(σ²+d²).
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -161,6 +162,12 @@ def read_schedule(
     scheduler_class = getattr(diffusers, str(kind), None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
         raise ModelError(f"diffusers has no scheduler {kind!r}, which model {name!r} names; update diffusers")
+    if "beta_schedule" not in inspect.signature(scheduler_class).parameters:
+        what = "flow matching" if kind.startswith("FlowMatch") else "another family"
+        raise ModelError(
+            f"the scheduler of model {name!r} is {kind}, of {what}, which has no variance-preserving schedule; choose "
+            f"a model whose scheduler has one, such as DDPMScheduler, or is {VARIANCE_EXPLODING} or {' or '.join(_EDM)}"
+        )
     for key in ("num_train_timesteps", "prediction_type"):
         _require(config, key, name)
     if config.get("trained_betas") is None:
@@ -173,13 +180,7 @@ def read_schedule(
             f"got {config['prediction_type']!r}; choose another model"
         )
     scheduler = _build(scheduler_class, config, name)
-    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
-    if alphas_cumprod is None:
-        raise ModelError(
-            f"the scheduler of model {name!r} is {kind}, which has no variance-preserving schedule; "
-            f"those, {VARIANCE_EXPLODING} and {' and '.join(_EDM)} are supported"
-        )
-    return Schedule.variance_preserving(alphas_cumprod, config["prediction_type"], timestep_scale)
+    return Schedule.variance_preserving(scheduler.alphas_cumprod, config["prediction_type"], timestep_scale)
 
 
 def _require(config: Mapping[str, Any], key: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -14,10 +15,12 @@ from ...options import PRESETS, MethodOptions, option_of
 from .inputs import add_option, hides_advanced
 
 _OPTIONS = {each.name: each for each in fields(MethodOptions)}
-_TIMESTEP_ENDS = ("first_timestep", "last_timestep")  # two inputs for timestep_range
+# Two inputs for an option that is a pair
+_PAIRS = {"timestep_range": ("first_timestep", "last_timestep"), "value_range": ("black", "white")}
+_ENDS = tuple(end for ends in _PAIRS.values() for end in ends)
 _WEIGHTING = {"yes": True, "no": False}  # not a switch: an untouched switch would override the preset
 _HOW = ("batch_size", "num_workers", "device", "dtype")
-INPUTS = (*_OPTIONS, *_TIMESTEP_ENDS, *_HOW)
+INPUTS = (*_OPTIONS, *_ENDS, *_HOW)
 
 
 def add_options(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
@@ -28,10 +31,11 @@ def add_options(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         about = option_of(each)
         if about.label is None:
             continue
-        if name == "timestep_range":
-            for end, default in zip(_TIMESTEP_ENDS, chosen.timestep_range):
+        if name in _PAIRS:
+            bounds = {side: bound for side, bound in (("min", about.low), ("max", about.high)) if math.isfinite(bound)}
+            for end, default in zip(_PAIRS[name], getattr(chosen, name) or (None, None)):
                 label = end.replace("_", " ").capitalize()
-                inputs.float(end, default=default, min=about.low, max=about.high, label=label, description=about.help)
+                inputs.float(end, default=default, label=label, description=about.help, **bounds)
         elif name == "ssim_weighting":
             said = f"The preset's is {'yes' if chosen.ssim_weighting else 'no'!r}"
             inputs.enum(name, list(_WEIGHTING), default=None, label=about.label, description=said)
@@ -57,9 +61,10 @@ def read_options(params: Mapping[str, Any]) -> dict[str, Any]:
     if hides_advanced(params):
         return {}
     arguments = {name: params[name] for name in (*_OPTIONS, *_HOW) if name in params}
-    if any(name in params for name in _TIMESTEP_ENDS):
-        ends = zip(_TIMESTEP_ENDS, MethodOptions.timestep_range)
-        arguments["timestep_range"] = tuple(params.get(name, default) for name, default in ends)
+    for name, ends in _PAIRS.items():
+        if any(end in params for end in ends):
+            defaults = getattr(MethodOptions, name) or (None, None)
+            arguments[name] = tuple(params.get(end, default) for end, default in zip(ends, defaults))
     weighting = params.get("ssim_weighting")
     if isinstance(weighting, str) and weighting in _WEIGHTING:
         arguments["ssim_weighting"] = _WEIGHTING[weighting]
