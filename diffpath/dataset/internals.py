@@ -159,9 +159,15 @@ class StoredRun:
 
 
 def read_runs(dataset: fo.Dataset) -> dict[str, StoredRun]:
-    """The runs of a dataset by their keys, as they are stored now, in the order of their making."""
+    """The runs of a dataset by their keys, as they are stored now, in the order of their making.
+
+    The dataset's own copy of its fields, views and workspaces follows, where another process has
+    changed them.
+    """
     database = get_db_conn()
-    stored = database.datasets.find_one({"_id": dataset._doc.id}, {"runs": True}) or {}
+    wanted = {"runs": True, "sample_fields.name": True, "saved_views": True, "workspaces": True}
+    stored = database.datasets.find_one({"_id": dataset._doc.id}, wanted) or {}
+    _follow(dataset, stored)
     keys = {run_id: key for key, run_id in stored.get("runs", {}).items()}
     documents = database.runs.find({"_id": {"$in": list(keys)}}, {"timestamp": True, "config": True})
     found = [StoredRun(keys[each["_id"]], each["timestamp"], each["config"]) for each in documents]
@@ -233,6 +239,21 @@ def stored_folders() -> set[str]:
 def refresh_runs(dataset: fo.Dataset) -> None:
     """Lets FiftyOne's own copy of the dataset's runs be what is stored."""
     dataset._doc.reload("runs")
+
+
+_OTHERS = ("saved_views", "workspaces")  # of which the document holds the ids
+
+
+def _follow(dataset: fo.Dataset, stored: Mapping[str, Any]) -> None:
+    """Loads a dataset's document again where it holds other names than are stored."""
+    kept = dataset._doc
+    known = [{field.name for field in kept.sample_fields}, *({each.id for each in kept[name]} for name in _OTHERS)]
+    there = [
+        {field["name"] for field in stored.get("sample_fields", ())},
+        *(set(stored.get(name, ())) for name in _OTHERS),
+    ]
+    if stored and known != there:
+        dataset._reload(hard=True)  # not reload(), which would drop what a person has changed in samples and not saved
 
 
 def _matched(result: Any) -> bool:
