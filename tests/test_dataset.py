@@ -163,6 +163,7 @@ def test_saved_views_stay_live(make_dataset):
     assert dataset.load_saved_view("diffpath: most anomalous first").first().id == sample.id
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's own word for it
 def test_awkward_files_are_scored_and_unreadable_ones_never_cost_another_its_score(make_dataset, tmp_path):
     good = [fo.Sample(filepath=str(build(tmp_path)[0]), kind=kind) for kind, build in SCORABLE.items()]
     bad = [fo.Sample(filepath=str(build(tmp_path)), kind=kind) for kind, build in UNREADABLE.items()]

@@ -81,6 +81,11 @@ def of_a_view():
     return Prepared(view, dataset, view.values("id"))
 
 
+def of_a_view_of_some_fields():
+    dataset = plain()
+    return Prepared(dataset.select_fields("kind"), dataset, dataset.values("id"))
+
+
 def of_a_saved_dataset():
     made = plain("diffpath-matrix-saved", persistent=True)
     dataset = fo.load_dataset(made.name)
@@ -243,6 +248,7 @@ def of_unknown_endings(tmp_path):
 KINDS = {
     "images": of_images,
     "a view": of_a_view,
+    "a view of some fields": of_a_view_of_some_fields,
     "a persistent dataset": of_a_saved_dataset,
     "a dataset renamed after its run": of_a_renamed_dataset,
     "groups, all slices": of_groups,

@@ -100,7 +100,7 @@ def test_every_option_that_forms_have_an_input_for_is_asked_for_with_its_own_wor
     for options in (MethodOptions, ModelOptions):
         for each in fields(options):
             about = option_of(each)
-            if about.label is None or each.name == "timestep_range":
+            if about.label is None or each.name in ("timestep_range", "value_range"):
                 continue
             shown = inputs[each.name]
             assert shown["view"]["label"] == about.label, each.name
@@ -108,6 +108,8 @@ def test_every_option_that_forms_have_an_input_for_is_asked_for_with_its_own_wor
                 assert shown["view"]["description"] == about.help, each.name
     assert inputs["num_timesteps"]["type"]["min"] == 2
     assert inputs["last_timestep"]["type"]["max"] == 1
+    assert inputs["black"]["default"] is inputs["white"]["default"] is None
+    assert "more than 8 bits" in inputs["white"]["view"]["description"]
     assert inputs["num_timesteps"]["default"] == 10
 
 

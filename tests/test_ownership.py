@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def test_a_run_of_an_early_version_is_the_dataset_s_whose_id_its_folder_ends_in(
     assert early.exists()
     delete_diffpath(dataset, "k")
     assert not early.exists() and not early.parent.exists()
+
+
+def test_a_run_under_way_is_not_under_way_in_a_clone(dataset):
+    steps = iterate_diffpath(dataset, run_key="k", batch_size=2, num_timesteps=2)
+    next(step for step in steps if step.done >= 4)
+    clone = dataset.clone()
+    assert get_diffpath_info(dataset, "k")["status"] == "running"
+    assert get_diffpath_info(clone, "k")["status"] == "interrupted"
+    delete_diffpath(clone, "k")
+    clone.delete()
+    assert len([step for step in steps if step.done == 12]) > 0 and len(files_of(dataset)) == 13
 
 
 def test_another_computation_has_maps_of_other_names(dataset):
@@ -362,6 +374,21 @@ def test_new_samples_of_the_references_files_are_judged_as_its_own(odd_ones):
     dataset.add_samples(demo_samples("clean", 60), progress=False)
     update_diffpath(dataset, "k", progress=False)
     assert [expected[path] for path in dataset.values("filepath")] == dataset.values("k_score")
+
+
+def test_a_name_that_is_no_tag_says_what_else_it_is(dataset, make_dataset, tmp_path):
+    dataset.save_view("typical", dataset.limit(5))
+    other = make_dataset(demo_samples("clean", 5))
+    (tmp_path / "r.safetensors").write_bytes(b"")
+    for name, way_out in {
+        "typical": "dataset.load_saved_view('typical')",
+        other.name: f"fo.load_dataset('{other.name}')",
+        str(tmp_path / "r.safetensors"): "passed as Path(",
+        "nothing": "its tags are none$",
+    }.items():
+        with pytest.raises(ValueError, match="no sample.*reference tag") as refused:
+            compute_diffpath(dataset, reference=name, run_key="k", **FAST)
+        assert re.search(way_out if name == "nothing" else re.escape(way_out), str(refused.value))
 
 
 # Values of pixels

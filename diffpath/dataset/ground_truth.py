@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 import numpy as np
 
-from .internals import Samples, root_dataset
+from .internals import Samples, every_image, root_dataset
 from .ownership import own_files
 from .run import DiffPathRun
 from .sources import images_of
@@ -112,8 +112,12 @@ def _read_labels(samples: Samples, score: str, field_name: str) -> tuple[list[fl
         listed = True
     elif not isinstance(field, fo.BooleanField | fo.StringField):
         raise ValueError(f"{field_name!r} must hold booleans, strings, lists of strings or classifications")
-    scores, labels = samples.exists(score).values([score, path])
-    known = [(s, frozenset(label if listed else [label])) for s, label in zip(scores, labels) if label is not None]
+    # Not of the samples themselves: a view may leave out the run's fields
+    scores = dict(zip(*every_image(root_dataset(samples)).exists(score).values(["id", score])))
+    labels = [
+        (scores[i], label) for i, label in zip(*samples.values(["id", path])) if i in scores and label is not None
+    ]
+    known = [(s, frozenset(label if listed else [label])) for s, label in labels]
     return [s for s, _ in known], [label for _, label in known]
 
 

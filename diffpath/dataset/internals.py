@@ -101,7 +101,9 @@ def build_view(dataset: fo.Dataset, stages: Stages) -> fo.DatasetView:
 
 def filtered_images(dataset: fo.Dataset, stages: Stages | None, filters: Mapping[str, Any] | None) -> fo.DatasetView:
     """The images that the App shows: the stages of its view bar and the filters of its sidebar."""
-    images = every_image(build_view(dataset, stages or []))
+    # A view may leave out a run's fields, which are wanted of its images all the same
+    shown = [stage for stage in stages or [] if not stage["_cls"].endswith(_OF_FIELDS)]
+    images = every_image(build_view(dataset, shown))
     return get_view(dataset, stages=view_stages(images) or None, filters=filters or None)
 
 
@@ -113,6 +115,9 @@ def dump_view(samples: Samples) -> str | None:
 def load_view(dataset: fo.Dataset, dumped: str | None) -> Samples:
     """The collection of which :func:`dump_view` gave the JSON."""
     return build_view(dataset, json_util.loads(dumped)) if dumped else dataset
+
+
+_OF_FIELDS = (".SelectFields", ".ExcludeFields")  # stages
 
 
 @dataclass(frozen=True)

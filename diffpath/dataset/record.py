@@ -12,7 +12,7 @@ import platform
 import time
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -400,7 +400,9 @@ def _read(dataset: fo.Dataset, run: StoredRun) -> RunRecord:
         if name in values:
             known = {f.name for f in fields(kind)}
             values[name] = kind(**{key: value for key, value in values[name].items() if key in known})
-    return RunRecord(**values)
+    record = RunRecord(**values)
+    # A copy of a dataset has the signs of life of the original's run
+    return record if record.is_of(dataset) else replace(record, heartbeat=None)
 
 
 @functools.cache

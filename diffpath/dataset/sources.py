@@ -329,8 +329,20 @@ def _tagged(dataset: fo.Dataset, tag: str) -> fo.DatasetView:
     chosen = every_image(dataset).match_tags(tag)
     if len(chosen) == 0:
         tags = ", ".join(map(repr, every_image(dataset).distinct("tags"))) or "none"
-        raise ValueError(f"no sample of {dataset.name!r} has the reference tag {tag!r}; its tags are {tags}")
+        has = f"its tags are {tags}{_other_meaning(dataset, tag)}"
+        raise ValueError(f"no sample of {dataset.name!r} has the reference tag {tag!r}; {has}")
     return chosen
+
+
+def _other_meaning(dataset: fo.Dataset, name: str) -> str:
+    """What else of this name there is, which is passed otherwise."""
+    if dataset.has_saved_view(name):
+        return f"; the saved view of that name is passed as dataset.load_saved_view({name!r})"
+    if fo.dataset_exists(name):
+        return f"; the dataset of that name is passed as fo.load_dataset({name!r})"
+    if Path(name).is_file():
+        return f"; a saved reference is passed as Path({name!r})"
+    return ""
 
 
 def _too_few(readable: int, total: int, why: str) -> str:

@@ -86,13 +86,15 @@ def iterate_update(
     reference = record.load_reference()
     record = own_files(dataset, record)
     _forget_scores_of_others(dataset, record)
-    without = samples.exists(record.fields["score"], False)
+    wanted = set(samples.values("id"))  # the view itself may leave out the run's fields
+    without = every_image(dataset).exists(record.fields["score"], False)
     vectors: Embeddings | NoEmbeddings = NoEmbeddings()
     if "embeddings" in provenance:
         vectors = Embeddings(without, provenance["embeddings"], provenance["embedding_length"])
     reference.checked({**method.provenance, **vectors.provenance})
 
-    unscored = dict(zip(*without.values(["id", "filepath"])))
+    found = dict(zip(*without.values(["id", "filepath"])))
+    unscored = {sample_id: path for sample_id, path in found.items() if sample_id in wanted}
     store = FieldStore(dataset, record, unscored)
     pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
     scanner = Scanner(method, num_workers, total=len(pending))
