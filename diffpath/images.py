@@ -18,8 +18,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -67,10 +68,76 @@ class Tensor(Array, Protocol):
     def detach(self) -> Any: ...
 
 
+@dataclass(frozen=True)
+class CropPlan:
+    """Where parts of a picture are taken from, at its own pixels: the same places in all pictures of one size.
+
+    Attributes:
+        per_side: how many lie beside each other, spread evenly from edge to edge; the square of it in all
+        side: of a crop, in pixels. A picture with a shorter side is enlarged to it
+        step: pixels, of whose multiples the places are: JPEG's blocks stay what they are
+    """
+
+    per_side: int
+    side: int
+    step: int = 8
+
+    def cut(self, image: Image.Image) -> UInt8[np.ndarray, "k side side 3"]:
+        """The crops of an RGB picture, row by row."""
+        if min(image.size) < self.side:
+            scale = self.side / min(image.size)
+            larger = [max(self.side, round(scale * length)) for length in image.size]
+            image = image.resize((larger[0], larger[1]), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+        rows, columns = (self._places(length) for length in pixels.shape[:2])
+        return np.stack([pixels[y : y + self.side, x : x + self.side] for y in rows for x in columns])
+
+    def _places(self, length: int) -> list[int]:
+        room = length - self.side
+        middle = [room / 2] if self.per_side == 1 else np.linspace(0, room, self.per_side)
+        return [int(place) // self.step * self.step for place in middle]
+
+
 Size: TypeAlias = int | Sequence[int]  # a side in pixels, or several
 Picture: TypeAlias = UInt8[np.ndarray, "size size 3"]
+
+
+class Looks(NamedTuple):
+    """A picture as the method sees it: the whole, made small, and crops of its own pixels ``(K, S, S, 3)``, or none."""
+
+    whole: Picture
+    crops: UInt8[np.ndarray, "k side side 3"] | None
+
+
 AnyImage: TypeAlias = Image.Image | Array
 _Result = TypeVar("_Result")
+
+
+def load_looks(
+    path: str | os.PathLike[str], size: Size, value_range: ValueRange | None = None, plan: CropPlan | None = None
+) -> Looks:
+    """:func:`load_image`, with crops where a plan asks for them: the file is then decoded at its full size."""
+
+    def looks(image: Image.Image) -> Looks:
+        if plan is None:
+            # JPEG can be decoded at a fraction of its size. Eight times the target leaves
+            # the antialiasing to the resize below: no pixel differs by more than a grey
+            # level from the same picture as PNG, where twice the target gives up to 12
+            enough = 8 * _sides(size)[0]
+            image.draft(None, (enough, enough))
+        return _looks(_with_all_bits(image, path), size, value_range, plan)
+
+    return _read(path, looks)
+
+
+def prepare_looks(
+    image: AnyImage, size: Size, value_range: ValueRange | None = None, plan: CropPlan | None = None
+) -> Looks:
+    """:func:`prepare_image`, with crops where a plan asks for them."""
+    if plan is None:
+        return Looks(prepare_image(image, size, value_range), None)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(_to_uint8_array(image, value_range))
+    return _looks(picture, size, value_range, plan)
 
 
 def load_image(path: str | os.PathLike[str], size: Size, value_range: ValueRange | None = None) -> Picture:
@@ -93,15 +160,7 @@ def load_image(path: str | os.PathLike[str], size: Size, value_range: ValueRange
             range of its numbers is not known
     """
 
-    def resized(image: Image.Image) -> Picture:
-        # JPEG can be decoded at a fraction of its size. Eight times the target leaves
-        # the antialiasing to the resize below: no pixel differs by more than a grey
-        # level from the same picture as PNG, where twice the target gives up to 12
-        enough = 8 * _sides(size)[0]
-        image.draft(None, (enough, enough))
-        return to_rgb_square(_with_all_bits(image, path), size, value_range)
-
-    return _read(path, resized)
+    return load_looks(path, size, value_range).whole
 
 
 def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
@@ -209,11 +268,15 @@ def split_images(images: AnyImage | Iterable[AnyImage]) -> Iterable[AnyImage]:
 
 def to_rgb_square(image: Image.Image | np.ndarray, size: Size, value_range: ValueRange | None = None) -> Picture:
     """Converts a PIL image, or the numbers of one, to an upright uint8 RGB array of shape ``(size, size, 3)``."""
-    image = _to_rgb(image, value_range)
+    return _looks(image, size, value_range, None).whole
+
+
+def _looks(image: Image.Image | np.ndarray, size: Size, value_range: ValueRange | None, plan: CropPlan | None) -> Looks:
+    rgb = small = _to_rgb(image, value_range)
     for side in _sides(size):
-        if image.size != (side, side):
-            image = image.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+        if small.size != (side, side):
+            small = small.resize((side, side), Image.Resampling.BICUBIC)
+    return Looks(np.asarray(small), None if plan is None else plan.cut(rgb))
 
 
 @contextmanager

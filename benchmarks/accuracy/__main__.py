@@ -13,6 +13,8 @@
     python -m benchmarks.accuracy localisation
     python -m benchmarks.accuracy all            # all of these
 
+    python -m benchmarks.accuracy photographs --folder ~/pictures
+                                                 # any photographs, corrupted, and the free ones; see photographs.py
     python -m benchmarks.accuracy paper --zoo cifar10 cifar100 --folder svhn=~/svhn celeba=~/celeba
                                                  # the papers' pairs and protocol, see paper.py
 
@@ -49,10 +51,11 @@ COMMANDS = {
     "corruptions": runs.corruptions,
     "large-pairs": runs.large_pairs,
     "large-corruptions": runs.large_corruptions,
+    "photographs": runs.photographs,
     "solar": runs.solar,
     "localisation": runs.localisation,
 }
-ALL = [name for name in COMMANDS if name != "paper"]  # whose sets are the user's
+ALL = [name for name in COMMANDS if name not in ("paper", "photographs")]  # whose sets are the user's
 
 
 def main(argv=None):
@@ -115,9 +118,11 @@ def main(argv=None):
 
 
 def _folder(given):
-    name, _, path = given.partition("=")
+    name, is_named, path = given.partition("=")
+    if not is_named and given:
+        name, path = Path(given).expanduser().resolve().name, given
     if not (name and path):
-        raise argparse.ArgumentTypeError(f"must be NAME=PATH, got {given!r}")
+        raise argparse.ArgumentTypeError(f"must be NAME=PATH or PATH, got {given!r}")
     return name, path
 
 

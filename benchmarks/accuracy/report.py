@@ -92,6 +92,43 @@ def write_corruptions(folder, title, rows, counts, provenance):
     _write(folder, title, lines[:-1], {"provenance": provenance, "rows": stored})
 
 
+def print_photographs(name, rows):
+    """A line for each method: averages over the fifteen kinds of the middle severity."""
+    for row in _averages(rows).to_dict("records"):
+        print(
+            "{:<20}severity {}  {:<30}{:>4}  AUROC {:.3f}  found {:.0%}  clean flagged {:.1%}".format(
+                name, *(row[key] for key in ("severity", "method", "evaluations", "auroc", "found", "clean flagged"))
+            ),
+            flush=True,
+        )
+
+
+def write_photographs(folder, rows, provenance):
+    """``photographs.md`` and ``.json``: rows by set, dicts of :func:`benchmarks.accuracy.photographs.measure`."""
+    lines = ["# Corrupted photographs", "", *_provenance_lines({**provenance, "sets": {}}), ""]
+    for name, measured in rows.items():
+        lines += [f"## {name}, {provenance['pictures'][name]} pictures", ""]
+        averages = _averages(measured)
+        fastest = averages["images per second"].max()
+        averages["time"] = [f"{fastest / speed:.1f}" for speed in averages.pop("images per second")]
+        lines += ["Averages over the fifteen kinds; time as a multiple of the fastest's", "", *_markdown(averages), ""]
+        frame = pd.DataFrame(measured)
+        for severity, those in frame.groupby("severity"):
+            title = f"severity {severity}" if severity else "accidents"
+            for value, label in (("auroc", "AUROC"), ("found", "share found at a level of 5 %")):
+                lines += [f"### {title}, {label}", "", *_markdown(_by_kind(those, ["method"], value)), ""]
+    _write(folder, "photographs", lines[:-1], {"provenance": provenance, "rows": rows})
+
+
+def _averages(rows):
+    """Means over kinds by method and severity, without the accidents."""
+    frame = pd.DataFrame([row for row in rows if row["severity"]])
+    keys = ["severity", "method", "evaluations"]
+    return (
+        frame.groupby(keys, sort=False)[["auroc", "found", "clean flagged", "images per second"]].mean().reset_index()
+    )
+
+
 def write_calibration(folder, rows, level, provenance):
     """``calibration.md`` and ``.json``: rows (method, set) -> shares flagged without groups and with them."""
     methods, sets = (list(dict.fromkeys(key[k] for key in rows)) for k in range(2))

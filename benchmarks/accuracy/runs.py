@@ -10,6 +10,7 @@ import numpy as np
 from . import large, report
 from . import localisation as places
 from . import paper as papers
+from . import photographs as pictures
 from . import solar as cells
 from .bounds import LEVEL, flagged_shares, supervised_corruptions, supervised_pairs
 from .corruptions import CORRUPTIONS, FAMILIES, corrupt
@@ -196,6 +197,20 @@ def _corruptions(arguments, title, sets, methods, evaluations):
                 print(f"{inside}, severity {severity}: {name} {average:.3f}", flush=True)
             provenance = _provenance(arguments, evaluations, sets)
             report.write_corruptions(arguments.output, title, rows, CORRUPTED_COUNT, provenance)
+
+
+def photographs(arguments):
+    """Corrupted photographs of usual size, by the whole look and by both."""
+    given = {name: pictures.read_folder(Path(folder)) for name, folder in arguments.folder}
+    sets, rows = {**given, "free photographs": pictures.read_free()}, {}
+    for name, images in sets.items():
+        methods = pictures.looks(arguments.model)
+        for row in pictures.measure(images, methods, _middle_first(arguments.severities), arguments.seeds):
+            rows.setdefault(name, []).append(row)
+        report.print_photographs(name, rows[name])
+        evaluations = Evaluations(load_predictor(arguments.model))
+        provenance = {**_provenance(arguments, evaluations, {}), "pictures": {n: len(sets[n]) for n in rows}}
+        report.write_photographs(arguments.output, rows, provenance)
 
 
 def solar(arguments):

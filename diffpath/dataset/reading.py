@@ -11,11 +11,11 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import ImageError
-from ..images import load_image, stored_values
+from ..images import CropPlan, Looks, load_looks, stored_values
 from ..values import ValueRange, estimate_value_range
 
 _LOOKED_AT = 256
-Read: TypeAlias = tuple[np.ndarray | None, str | None]
+Read: TypeAlias = tuple[Looks | None, str | None]
 
 
 def read_images(
@@ -24,6 +24,7 @@ def read_images(
     num_workers: int,
     lookahead: int,
     value_range: ValueRange | None = None,
+    plan: CropPlan | None = None,
 ) -> Generator[Read, None, None]:
     """Reads image files in order.
 
@@ -34,15 +35,16 @@ def read_images(
         num_workers: decoding threads, at least 1
         lookahead: how many images may be decoded and waiting
         value_range: what is black and white in files of more than 8 bits
+        plan: where crops at the picture's own pixels are, if any are wanted
 
     Yields:
-        for each path ``(image, error)``: a uint8 array ``(size, size, 3)`` and None, or
+        for each path ``(looks, error)``: a :class:`diffpath.images.Looks` and None, or
         None and a sentence that says why the file cannot be read
     """
 
     def read(path: str) -> Read:
         try:
-            return load_image(path, size, value_range), None
+            return load_looks(path, size, value_range, plan), None
         except ImageError as error:
             return None, str(error)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fiftyone as fo
 import numpy as np
 
+from ..images import Looks
 from ..options import MethodOptions, ModelOptions
 from .reading import read_images
 from .stores import Store
@@ -109,10 +110,11 @@ class Scanner:
         if not paths:
             return
         size = self.method.images_per_pass
-        value_range = self.method.options.value_range
-        reader = read_images(paths.values(), self.method.sides, self.num_workers, 4 * size, value_range)
+        method = self.method
+        how = method.options.value_range, method.crop_plan
+        reader = read_images(paths.values(), method.sides, self.num_workers, 4 * size, *how)
         flushed = time.monotonic()
-        batch: dict[str, np.ndarray] = {}
+        batch: dict[str, Looks] = {}
         with closing(reader):
             try:
                 for sample_id, (image, error) in zip(paths, reader):
@@ -135,8 +137,8 @@ class Scanner:
                 store.flush()
         yield self.progress(label)
 
-    def _score(self, batch: Mapping[str, np.ndarray], store: Store) -> None:
-        result = self.method.score_prepared(np.stack(list(batch.values())))
+    def _score(self, batch: Mapping[str, Looks], store: Store) -> None:
+        result = self.method.score_looks(list(batch.values()))
         for position, sample_id in enumerate(batch):
             if np.isfinite(result.descriptor[position]).all():
                 store.add(sample_id, result[position])

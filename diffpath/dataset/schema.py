@@ -42,6 +42,16 @@ FIELD_KINDS = {
         "The embedding's part of the fused score: mean distance to its nearest neighbours in the "
         "reference, vectors normalised, in [0, 2]; higher = more anomalous"
     ),
+    "content_score": FieldKind(
+        "The whole look's part of the score: negative log-likelihood under the reference, unbounded; higher = more "
+        "anomalous"
+    ),
+    "content_p_value": FieldKind("How likely an image of the reference's kind is this anomalous as a whole, in [0, 1]"),
+    "detail_score": FieldKind(
+        "The detail look's part of the score, at the image's own pixels: negative log-likelihood under the reference, "
+        "unbounded; higher = more anomalous"
+    ),
+    "detail_p_value": FieldKind("How likely an image of the reference's kind is this anomalous in detail, in [0, 1]"),
     "p_value": FieldKind("How likely an image of the reference's kind is at least this anomalous, in [0, 1]"),
     "is_ood": FieldKind("Whether the score reaches the run's threshold", fo.BooleanField),
     "tagged": FieldKind("Whether this run has given its tag to the image", fo.BooleanField),
@@ -66,6 +76,11 @@ _FUSED_SCORE = (
     "summed, at least 0; higher = more anomalous"
 )
 _LATER = ("tagged",)  # fields that a run has once they are needed
+_OF_LOOKS = ("content_score", "content_p_value", "detail_score", "detail_p_value")
+_SCORE_OF_LOOKS = (
+    "DiffPath anomaly score of both looks: negative log tail probability of the more surprising one, at least 0; "
+    "higher = more anomalous"
+)
 _OF_EMBEDDINGS = ("diffusion_score", "embedding_score")
 
 
@@ -74,6 +89,7 @@ def field_names(run_key: str, options: MethodOptions, heatmaps: bool, embeddings
     left_out = {part.name for part in PARTS if not part.length(options)}
     left_out |= set(_LATER)
     left_out |= set() if heatmaps else set(MAPS)
+    left_out |= set() if options.detail else set(_OF_LOOKS)
     left_out |= set() if embeddings else set(_OF_EMBEDDINGS)
     return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if kind not in left_out}
 
@@ -161,7 +177,9 @@ def _declare(dataset: fo.Dataset, kind: str, name: str, description: str) -> Non
 
 
 def _description(fields: dict[str, str], kind: str) -> str:
-    return _FUSED_SCORE if kind == "score" and "embedding_score" in fields else FIELD_KINDS[kind].description
+    if kind == "score" and "embedding_score" in fields:
+        return _FUSED_SCORE
+    return _SCORE_OF_LOOKS if kind == "score" and "detail_score" in fields else FIELD_KINDS[kind].description
 
 
 def flagged_view(dataset: fo.Dataset, fields: dict[str, str]) -> fo.DatasetView:

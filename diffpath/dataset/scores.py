@@ -16,9 +16,8 @@ from .record import RunRecord
 from .schema import describe
 
 if TYPE_CHECKING:
-    from ..detection.detector import AnomalyDetector
-    from ..detection.fusion import FusedDetector
-    from ..detection.reference import Reference
+    from ..detection.looks import LooksDetector
+    from ..detection.reference import AnyDetector, Reference
 
 _NUM_FEATURES = len(FEATURE_NAMES)
 _CHUNK = 20_000  # images, whose descriptors and embeddings are held together
@@ -77,38 +76,53 @@ def write_scores(
     paths: Mapping[str, str],
 ) -> None:
     """Scores descriptors and writes scores, p-values and explanations, some images at a time."""
-    from ..detection.fusion import FusedDetector
-
     detector, ids = reference.detector, iter(descriptors)
     while some := list(islice(ids, _CHUNK)):
         X = np.stack([descriptors[i] for i in some]).astype(np.float64)
         own = reference.places(file_keys(paths[i] for i in some))
-        if isinstance(detector, FusedDetector):
-            columns = _fused_columns(X, own, detector)
-        else:
-            columns = _plain_columns(X, own, detector)
+        columns = _columns(X, own, detector)
         for kind, values in columns.items():
             dataset.set_values(fields[kind], dict(zip(some, values)), key_field="id")
 
 
-def _plain_columns(X: np.ndarray, own: np.ndarray, detector: AnomalyDetector) -> dict[str, list[Any]]:
+def _columns(X: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[Any]]:
     """Values by kind of field; ``own`` holds the samples' places in the reference, −1 for others."""
-    scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
+    from ..detection.fusion import FusedDetector
+    from ..detection.looks import LooksDetector
+
+    named: dict[str, list[Any]] = {}
+    apart: dict[str, np.ndarray] = {}
+    of_descriptor = X
+    if isinstance(detector, FusedDetector):
+        parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
+        scores = detector.fuse(parts)
+        named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
+        apart["embedding"] = detector.part_p_values(parts)[:, 1]
+        of_descriptor, look = X[:, : -detector.embedding_length], detector.detector_
+    else:
+        scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
+        look = detector
+    if isinstance(look, LooksDetector):
+        of_looks, apart_in_detail = _columns_of_looks(of_descriptor, own, look)
+        named, apart = {**named, **of_looks}, {"detail": apart_in_detail, **apart}
     scored = _scores_and_p_values(scores, own, detector)
-    return {**scored, "explanation": explain(_six_z_scores(X, detector), scored["p_value"])}
+    return {**scored, **named, "explanation": explain(_six_z_scores(X, detector), scored["p_value"], apart)}
 
 
-def _fused_columns(X: np.ndarray, own: np.ndarray, detector: FusedDetector) -> dict[str, list[Any]]:
+def _columns_of_looks(
+    X: np.ndarray, own: np.ndarray, detector: LooksDetector
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """What each look says for itself, by kind of field, and the detail's p-values."""
     parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
-    scored = _scores_and_p_values(detector.fuse(parts), own, detector)
-    explanations = explain(_six_z_scores(X, detector), scored["p_value"], detector.part_p_values(parts)[:, 1])
-    named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
-    return {**scored, **named, "explanation": explanations}
+    looks = {"content": detector.content_, "detail": detector.detail_}
+    p_values = {
+        name: _scores_and_p_values(column, own, look)["p_value"] for (name, look), column in zip(looks.items(), parts.T)
+    }
+    columns = {f"{name}_score": column.tolist() for name, column in zip(looks, parts.T)}
+    return {**columns, **{f"{name}_p_value": p for name, p in p_values.items()}}, np.array(p_values["detail"])
 
 
-def _scores_and_p_values(
-    scores: np.ndarray, own: np.ndarray, detector: AnomalyDetector | FusedDetector
-) -> dict[str, list[float]]:
+def _scores_and_p_values(scores: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[float]]:
     rank = detector.calibration_.p_values
     p_values = _of_reference_or(detector.reference_p_values_, own, lambda new: rank(scores[new]))
     return {"score": scores.tolist(), "p_value": p_values.tolist()}
@@ -122,5 +136,5 @@ def _of_reference_or(known: np.ndarray, own: np.ndarray, compute: Callable[[np.n
     return values
 
 
-def _six_z_scores(X: np.ndarray, detector: AnomalyDetector | FusedDetector) -> np.ndarray:
+def _six_z_scores(X: np.ndarray, detector: AnyDetector) -> np.ndarray:
     return detector.z_scores(X)[:, :_NUM_FEATURES]

@@ -209,7 +209,7 @@ class AnomalyDetector(CalibratedDetector):
         self._check_options()
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
         self.feature_centre_, self.feature_scale_ = np.median(X, axis=0), _robust_scale(X)
-        labels = _identical(X) if groups is None else self._labels(groups, X)
+        labels = identical_rows(X) if groups is None else self._labels(groups, X)
         split = self._splits(len(X) if groups is None else labels.max() + 1)
         self.held_out_ = self._fit_split(X, labels) if split else self._fit_cross(X, labels)
         self._calibrate_on(self.held_out_, self.trim, self.false_positive_rate)
@@ -410,7 +410,7 @@ def check_groups(groups: npt.ArrayLike, least: int = _MIN_GROUPS) -> Int[np.ndar
     return labels
 
 
-def _identical(X: np.ndarray) -> np.ndarray:
+def identical_rows(X: np.ndarray) -> np.ndarray:
     """Labels that identical samples share; all differ where there are too few different ones for folds."""
     labels = np.unique(X, axis=0, return_inverse=True)[1].reshape(-1)
     return labels if labels.max() else np.arange(len(X))

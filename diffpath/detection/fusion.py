@@ -32,13 +32,12 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
-from .calibration import TAIL_SHAPE, EmpiricalNull
+from .calibration import EmpiricalNull
 from .density import Arrays
 from .detector import AnomalyDetector, CalibratedDetector
+from .looks import CENSORED, LIGHT_TAIL, LooksDetector, descriptor_detector
 
 MAX_POINTS = 10_000  # a larger reference is thinned to this many neighbours
-_CENSORED = 0.1  # of a clean reference's scores, those farthest out do not shape the tail
-_LIGHT_TAIL = 0.01  # nearly exponential, for distances, which are bounded, and fused scores, which are logarithms
 _TRIM_ROUNDS = 2
 _NEVER_ZERO = 1e-300
 
@@ -54,9 +53,11 @@ class FusedDetector(CalibratedDetector):
         embedding_length: how many of a sample's numbers, at its end, are the embedding
         num_neighbours: k
         detector_options: those of :class:`diffpath.AnomalyDetector`, a dict
+        detail_length: how many numbers, before the embedding, are the detail look's
 
     Attributes:
-        detector_: the descriptors' fitted :class:`diffpath.AnomalyDetector`
+        detector_: the descriptors' fitted :class:`diffpath.AnomalyDetector`, or a ``LooksDetector``
+            where they have a detail look
         reference_parts_: float64 ``(n_samples, 2)``: diffusion score and embedding score
             of each reference image, by fits that did not see it
         reference_scores_, reference_p_values_, calibration_scores_, smallest_p_value_,
@@ -73,19 +74,25 @@ class FusedDetector(CalibratedDetector):
         detector.predict(np.hstack([descriptors[:1], -embeddings[:1]]))  # array([-1])
     """
 
-    detector_: AnomalyDetector
+    detector_: AnomalyDetector | LooksDetector
     reference_parts_: Float[np.ndarray, "n 2"]
-    _null_shape: float = _LIGHT_TAIL
+    _null_shape: float = LIGHT_TAIL
     _neighbours: _Neighbours
     _tail_parts: Float[np.ndarray, "c 2"]
     _tails: list[EmpiricalNull]
 
     def __init__(
-        self, embedding_length: int, *, num_neighbours: int = 10, detector_options: dict[str, Any] | None = None
+        self,
+        embedding_length: int,
+        *,
+        num_neighbours: int = 10,
+        detector_options: dict[str, Any] | None = None,
+        detail_length: int = 0,
     ) -> None:
         self.embedding_length = embedding_length
         self.num_neighbours = num_neighbours
         self.detector_options = detector_options
+        self.detail_length = detail_length
 
     def fit(self, X: Any, y: object = None, groups: npt.ArrayLike | None = None) -> FusedDetector:
         """Fits both parts on reference samples and calibrates their sum.
@@ -105,7 +112,8 @@ class FusedDetector(CalibratedDetector):
             raise ValueError(f"num_neighbours must be at least 1, got {self.num_neighbours}")
         X = validate_data(self, X, ensure_min_samples=MIN_REFERENCE_SIZE, ensure_min_features=self.embedding_length + 1)
         descriptors, embeddings = self._split(X)
-        self.detector_ = AnomalyDetector(**(self.detector_options or {})).fit(descriptors, groups=groups)
+        self.detector_ = descriptor_detector(self.detail_length, self.detector_options)
+        self.detector_.fit(descriptors, groups=groups)
         among, trim = _Embeddings(_normalised(embeddings), groups), self.detector_.trim
         seen = np.ones(len(X), np.bool_)
         if trim:
@@ -178,7 +186,12 @@ class FusedDetector(CalibratedDetector):
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
         parts = {name.removeprefix("detector."): a for name, a in arrays.items() if name.startswith("detector.")}
-        detector.detector_ = AnomalyDetector.from_arrays(params["detector_options"] or {}, parts)
+        options, length = params["detector_options"], params.get("detail_length", 0)
+        if length:
+            given = {"detail_length": length, "detector_options": options}
+            detector.detector_ = LooksDetector.from_arrays(given, parts)
+        else:
+            detector.detector_ = AnomalyDetector.from_arrays(options or {}, parts)
         for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
             setattr(detector, name, arrays[name])
         detector.n_features_in_ = detector.detector_.n_features_in_ + detector.embedding_length
@@ -190,8 +203,8 @@ class FusedDetector(CalibratedDetector):
         return detector
 
     def _fit_tails(self) -> None:
-        trim = self.detector_.trim or _CENSORED
-        shapes = (TAIL_SHAPE, _LIGHT_TAIL)
+        trim = self.detector_.trim or CENSORED
+        shapes = (self.detector_._null_shape, LIGHT_TAIL)  # distances are bounded
         self._tails = [EmpiricalNull(column, trim, shape) for column, shape in zip(self._tail_parts.T, shapes)]
 
     def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

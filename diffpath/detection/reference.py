@@ -11,24 +11,28 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int, UInt64
 
 from ..errors import ReferenceSetError
-from ..options import complete_options
+from ..method.descriptor import detail_length
+from ..options import MethodOptions, complete_options
 from .detector import AnomalyDetector
 from .fusion import FusedDetector
+from .looks import LooksDetector, descriptor_detector
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathV2
 
 # What a file says it is, and the detector in it
-_FORMATS: dict[str, type[AnomalyDetector] | type[FusedDetector]] = {
+AnyDetector: TypeAlias = AnomalyDetector | LooksDetector | FusedDetector
+_FORMATS: dict[str, type[AnyDetector]] = {
     "diffpath reference 1": AnomalyDetector,
     "diffpath reference 2, fused": FusedDetector,
+    "diffpath reference 3, looks": LooksDetector,
 }
 _MEMBERS = "members"  # the array beside the detector's own
 _ANY_FORMAT = "diffpath reference "
@@ -52,7 +56,8 @@ class Reference:
     """A fitted detector that knows what made the descriptors that it was fitted on.
 
     Attributes:
-        detector: a fitted :class:`diffpath.AnomalyDetector`, or a
+        detector: a fitted :class:`diffpath.AnomalyDetector`, a ``LooksDetector`` of descriptors with
+            a detail look, or a
             :class:`diffpath.FusedDetector` of descriptors and embeddings
         provenance: ``DiffPathV2.provenance`` of the method that made the descriptors: model,
             options and preprocessing as JSON-ready values; with embeddings, also the
@@ -72,7 +77,7 @@ class Reference:
         load_reference("clothing.safetensors").checked(method.provenance).p_values(result.descriptor)
     """
 
-    detector: AnomalyDetector | FusedDetector
+    detector: AnyDetector
     provenance: dict[str, Any]
     description: dict[str, Any] = field(default_factory=dict)
     members: UInt64[np.ndarray, " n"] | None = None
@@ -111,10 +116,14 @@ class Reference:
             **options: those of :class:`diffpath.AnomalyDetector`
         """
         length = provenance.get("embedding_length")
-        detector = FusedDetector(length, detector_options=options) if length else AnomalyDetector(**options)
+        detail = detail_length(MethodOptions(**complete_options(provenance.get("options", {}))))
+        if length:
+            detector: AnyDetector = FusedDetector(length, detector_options=options, detail_length=detail)
+        else:
+            detector = descriptor_detector(detail, options)
         return cls(detector.fit(X, groups=groups), provenance, description or {}, members)
 
-    def checked(self, provenance: Mapping[str, Any]) -> AnomalyDetector | FusedDetector:
+    def checked(self, provenance: Mapping[str, Any]) -> AnyDetector:
         """The detector, if descriptors made by ``provenance`` are comparable with the reference's.
 
         Raises:

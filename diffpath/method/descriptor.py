@@ -13,6 +13,17 @@ QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
 
 
+# Likewise, of the higher of both directions, in the detail look
+DETAIL_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
+DETAIL_NAMES = (
+    *(f"error's power from {bound:g} cycles per pixel" for bound in DETAIL_BANDS),
+    *(f"error's correlation, {way}" for way in ("across", "down")),
+    *(f"steps across block edges, {way}" for way in ("across", "down")),
+    "tails of the error",
+    "flatness of the error",
+)
+
+
 @dataclass(frozen=True)
 class DescriptorPart:
     """One part of the descriptor.
@@ -82,6 +93,13 @@ _SEEN = (
         is_used=lambda options: options.use_statistics,
     ),
 )
+
+
+def detail_length(options: MethodOptions) -> int:
+    """How many of a descriptor's numbers, at its end, are the detail look's."""
+    return len(DETAIL_NAMES) if options.detail else 0
+
+
 PARTS = (
     *_SEEN,
     DescriptorPart(
@@ -89,6 +107,13 @@ PARTS = (
         "Features, profile and statistics, as far as the run has them, of the image seen larger, in tiles",
         computed_names=_zoomed_names,
         is_used=lambda options: options.zoom > 1,
+    ),
+    DescriptorPart(
+        "detail",
+        "What the model's error looks like in crops at the image's own pixels: its logarithmic power in bands of "
+        "spatial frequency, its correlation, its steps across the edges of 8-pixel blocks, and its tails",
+        computed_names=lambda options: DETAIL_NAMES if options.detail else (),
+        is_used=lambda options: options.detail > 0,
     ),
 )
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..errors import ImageError, ModelError
-from ..images import PREPROCESSING, AnyImage, Picture, prepare_image, split_images
+from ..images import PREPROCESSING, AnyImage, CropPlan, Looks, prepare_image, prepare_looks, split_images
 from ..models import BUNDLED_MODEL, NoisePredictor, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MethodOptions, ModelOptions
 from .descriptor import DESCRIPTOR, PARTS, join_parts
+from .detail import TIME, detail_numbers
 from .features import error_maps, heatmaps, path_statistics, six_features
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
@@ -46,6 +47,8 @@ class DiffPathResult:
             frequency. ``diffpath.method.descriptor.statistic_names(T)`` names them
         zoomed: float32 ``(N, Z)``: the same numbers, as far as the preset uses them, of the
             image ``zoom`` times as large; none without ``zoom``
+        detail: float32 ``(N, 12)``: what the error looks like in crops at the image's own pixels;
+            none without ``detail``
         descriptor: float32 ``(N, D)``: what the density is fitted on: the parts above that the
             options use, one after the other, as :mod:`diffpath.method.descriptor` lists them
         heatmaps: float32 ``(N, H, W)`` in [0, 1]: 1 − SSIM averaged over the middle of the
@@ -60,6 +63,7 @@ class DiffPathResult:
     profile: Float32[np.ndarray, "*n t"]
     statistics: Float32[np.ndarray, "*n s"]
     zoomed: Float32[np.ndarray, "*n z"]
+    detail: Float32[np.ndarray, "*n l"]
     descriptor: Float32[np.ndarray, "*n d"]
     heatmaps: Float32[np.ndarray, "*n h h"]
     error_maps: Float32[np.ndarray, "*n e e"]
@@ -78,6 +82,7 @@ class DiffPathResult:
 
 
 Prepared: TypeAlias = UInt8[np.ndarray, "n side side 3"]
+Crops: TypeAlias = UInt8[np.ndarray, "n k s s 3"]
 
 
 class _View(NamedTuple):
@@ -158,6 +163,7 @@ class DiffPathV2:
         )
         self._check_timesteps()
         self.views = self._views()
+        self.crop_plan = self._crop_plan()
         if max_evaluations is not None and max_evaluations < 1:
             raise ValueError(f"max_evaluations must be at least 1, got {max_evaluations}")
         self.max_evaluations = self._default_max_evaluations() if max_evaluations is None else max_evaluations
@@ -197,7 +203,8 @@ class DiffPathV2:
     @property
     def _passes_per_image(self) -> int:
         pieces = sum(1 if view.tiles is None else len(view.tiles) for view in self.views)
-        return self.options.num_timesteps * self.options.num_noise_draws * pieces
+        passes = self.options.num_timesteps * pieces + self.options.detail**2
+        return self.options.num_noise_draws * passes
 
     def _images_at_once(self, max_evaluations: int) -> int:
         """How many images a device scores together."""
@@ -233,18 +240,25 @@ class DiffPathV2:
         results: list[DiffPathResult] = []
         done = 0
         while chunk := list(islice(single, self.images_per_pass)):
-            prepared = np.stack([self._prepare(x, done + i) for i, x in enumerate(chunk)])
-            results.append(self.score_prepared(prepared))
+            results.append(self.score_looks([self._prepare(x, done + i) for i, x in enumerate(chunk)]))
             done += len(chunk)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
-    def score_prepared(self, images: np.ndarray) -> DiffPathResult:
+    def score_looks(self, looks: Sequence[Looks]) -> DiffPathResult:
+        """:meth:`score_prepared` of what readers of files hand over one by one."""
+        whole = np.stack([each.whole for each in looks])
+        crops = [each.crops for each in looks if each.crops is not None]
+        return self.score_prepared(whole, np.stack(crops)) if crops else self.score_prepared(whole)
+
+    def score_prepared(self, images: np.ndarray, crops: np.ndarray | None = None) -> DiffPathResult:
         """Does the same with images that are resized already, as readers of files hand them over.
 
         Args:
             images: uint8 ``(N, S, S, 3)`` with S the last of :attr:`sides`, as
                 :func:`diffpath.images.load_image` gives for
                 ``(path, method.sides, method.options.value_range)``
+            crops: uint8 ``(N, K, s, s, 3)``, as :attr:`crop_plan` cuts them; None without
+                ``detail``
 
         Returns:
             a :class:`DiffPathResult`
@@ -259,30 +273,38 @@ class DiffPathV2:
                 f"prepared images must be a uint8 array of shape (N, {side}, {side}, 3), got {given}; "
                 "score_images takes any"
             )
+        plan = self.crop_plan
+        wanted = None if plan is None else (len(images), plan.per_side**2, plan.side, plan.side, 3)
+        if (None if crops is None else crops.shape) != wanted:
+            shape = None if crops is None else crops.shape
+            raise ImageError(f"crops must be of shape {wanted}, got {shape}; score_images takes whole images")
         results: list[DiffPathResult] = []
+        everything = np.arange(len(images))
         with ThreadPoolExecutor(len(self.predictors)) as pool:
             # One device works in the caller's thread, whose settings of torch are the caller's
             on_devices = pool.map if len(self.predictors) > 1 else map
-            while len(images):
-                chunk, images = np.split(images, [self.images_per_pass])
+            while len(everything):
+                chunk, everything = np.split(everything, [self.images_per_pass])
                 shares = np.array_split(chunk, min(len(self.predictors), len(chunk)))
-                results += on_devices(self._score_share, self.predictors, shares)
+                of_shares = [images[share] for share in shares], [_part(crops, share) for share in shares]
+                results += on_devices(self._score_share, self.predictors, *of_shares)
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
-    def _prepare(self, image: AnyImage, position: int) -> Picture:
+    def _prepare(self, image: AnyImage, position: int) -> Looks:
         try:
-            return prepare_image(image, self.sides, self.options.value_range)
+            return prepare_looks(image, self.sides, self.options.value_range, self.crop_plan)
         except ValueError as error:
             raise type(error)(f"image {position}: {error}") from error
 
-    def _score_share(self, predictor: NoisePredictor, images: Prepared) -> DiffPathResult:
+    def _score_share(self, predictor: NoisePredictor, images: Prepared, crops: Crops | None) -> DiffPathResult:
         """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
         while True:
             tried = self.max_evaluations
             count = self._images_at_once(tried)
             try:
-                parts = np.split(images, range(count, len(images), count))
-                return DiffPathResult.concatenate([self._score_chunk(predictor, part, tried) for part in parts])
+                parts = np.split(np.arange(len(images)), range(count, len(images), count))
+                chunks = [(images[part], _part(crops, part)) for part in parts]
+                return DiffPathResult.concatenate([self._score_chunk(predictor, *chunk, tried) for chunk in chunks])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -296,13 +318,30 @@ class DiffPathV2:
             release_memory(predictor.device)
 
     @torch.inference_mode()
-    def _score_chunk(self, predictor: NoisePredictor, images: Prepared, max_evaluations: int) -> DiffPathResult:
-        seen = [self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views]
-        if len(seen) == 1:
-            return seen[0]
-        whole, larger = seen
-        both = replace(whole, zoomed=larger.descriptor, heatmaps=larger.heatmaps, error_maps=larger.error_maps)
-        return replace(both, descriptor=join_parts(vars(both), self.options))
+    def _score_chunk(
+        self, predictor: NoisePredictor, images: Prepared, crops: Crops | None, max_evaluations: int
+    ) -> DiffPathResult:
+        whole, *larger = (
+            self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views
+        )
+        for seen in larger:
+            maps = {"heatmaps": seen.heatmaps, "error_maps": seen.error_maps}
+            whole = replace(whole, zoomed=seen.descriptor, **maps)
+        if crops is not None:
+            whole = replace(whole, detail=self._see_detail(predictor, crops, max_evaluations))
+        return replace(whole, descriptor=join_parts(vars(whole), self.options))
+
+    def _see_detail(
+        self, predictor: NoisePredictor, crops: Crops, max_evaluations: int
+    ) -> Float32[np.ndarray, "n detail"]:
+        """The numbers of the detail look, of crops uint8 ``(N, K, s, s, 3)``."""
+        pixels = torch.from_numpy(np.require(crops.reshape(-1, *crops.shape[2:]), requirements=["C", "W"]))
+        clean = self._to_network_scale(pixels.to(predictor.device))
+        timestep = torch.tensor([round(TIME * predictor.num_train_timesteps)], device=predictor.device)
+        noise = self.detail_noise.to(predictor.device)
+        path = compute_trajectory(predictor, clean, timestep, noise, max_evaluations)
+        error = path.score_error[:, :, 0].unflatten(0, crops.shape[:2])  # n k d c h w
+        return detail_numbers(error.flatten(1, 2)).cpu().numpy()
 
     def _see(self, predictor: NoisePredictor, images: Prepared, view: _View, max_evaluations: int) -> DiffPathResult:
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
@@ -336,7 +375,8 @@ class DiffPathV2:
         return DiffPathResult(
             **parts,
             zoomed=np.zeros((len(images), 0), np.float32),
-            descriptor=join_parts(parts, replace(options, zoom=1)),
+            detail=np.zeros((len(images), 0), np.float32),
+            descriptor=join_parts(parts, replace(options, zoom=1, detail=0)),
             heatmaps=heatmaps(of_map.dissimilarity(HEATMAP_C), time).cpu().numpy(),
             error_maps=error_maps(path.score_error).cpu().numpy(),
         )
@@ -382,6 +422,18 @@ class DiffPathV2:
             views.append(self._view(options.zoom * self.resolution, tile or self.resolution, 0))
         return views
 
+    def _crop_plan(self) -> CropPlan | None:
+        """Crops of the side at which the model was trained."""
+        if not self.options.detail:
+            return None
+        return CropPlan(self.options.detail, self.predictor.resolution)
+
+    @property
+    def detail_noise(self) -> Float[Tensor, "d c h w"]:
+        """ε of the crops, float32 ``(D, c, h, w)``."""
+        side = self.predictor.resolution // self.predictor.space.factor
+        return noise_bank(self.options.num_noise_draws, self.predictor.channels, side, self.options.seed)
+
     def _view(self, side: int, tile: int | None, overlap: float) -> _View:
         """The image at a side, in tiles that share this fraction of their side, or whole where ``tile`` is None."""
         factor = self.predictor.space.factor
@@ -409,6 +461,10 @@ class DiffPathV2:
             heatmaps=np.zeros((0, side, side), np.float32),
             error_maps=np.zeros((0, *self.views[-1].noise.shape[-2:]), np.float32),
         )
+
+
+def _part(crops: np.ndarray | None, indices: np.ndarray) -> np.ndarray | None:
+    return None if crops is None else crops[indices]
 
 
 def _resized(images: Prepared, side: int) -> UInt8[np.ndarray, "n {side} {side} 3"]:

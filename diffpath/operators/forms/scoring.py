@@ -20,7 +20,7 @@ from .run import add_run_key
 REQUEST = "request"  # the parameter of a delegated run, which no form has
 _OWN = ("embeddings", "run_key", "heatmaps", "overwrite")
 _OF_FIFTYONE = ("view_target", "delegation_target", ADVANCED)
-_COSTLY = ("num_timesteps", "num_noise_draws", "zoom")
+_COSTLY = ("num_timesteps", "num_noise_draws", "zoom", "detail")
 _EVALUATIONS_PER_SECOND = 200  # of the bundled model on two CPU cores, until a run has been timed here
 
 

@@ -1,0 +1,184 @@
+"""Corrupted photographs of usual size: what the whole look sees of them, and the detail look beside it.
+
+Pictures are the user's (``--folder PATH``, any number of images) and the free photographs of the
+other benchmarks. Each is brought to 480 pixels on its shorter side if it is larger, and its middle
+320×320 is taken: corruptions are those of ImageNet-C at that size. Pictures are divided, never
+crops: some are corrupted, and of the others half are the reference and half are clean queries.
+
+Beside the fifteen kinds stand accidents of cameras and transfers, which are not part of the average.
+"""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from diffpath import AnomalyDetector, DiffPathV2
+from diffpath.detection.looks import descriptor_detector
+from diffpath.method.descriptor import detail_length
+from diffpath.options import evaluations_per_image
+
+from . import peers
+from .corruptions import CORRUPTIONS, corrupt
+from .datasets import PHOTOGRAPHS
+from .given import SetError
+from .packages import fetch
+from .protocol import metrics
+
+SHORTER_SIDE, SIDE = 480, 320  # pixels
+CORRUPTED = {3: 30}  # pictures, by severity; of the others
+_CORRUPTED_ELSE = 10
+_SHARE_CORRUPTED = 0.3  # of a small folder at most
+LEVEL = 0.05
+LEAST_PICTURES = 30
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def half_grey(image):
+    """A transfer that broke off: the lower half is grey."""
+    return np.where(np.arange(len(image))[:, None, None] < len(image) // 2, image, 128).astype(np.uint8)
+
+
+def overexposed(image):
+    return np.clip(image.astype(float) * 3, 0, 255).astype(np.uint8)
+
+
+def nearly_black(image):
+    return np.round(image * 0.04).astype(np.uint8)
+
+
+def sensor_noise(image, seed=0):
+    """A high sensitivity: noise that hangs together over neighbours, as demosaicing leaves it, more in the dark."""
+    from scipy.ndimage import gaussian_filter
+
+    chance = np.random.default_rng(seed)
+    noise = gaussian_filter(chance.normal(size=image.shape), (0.7, 0.7, 0)) / 0.4
+    strength = 6 + 0.35 * np.sqrt(255 - image.astype(float))
+    return np.clip(np.round(image + strength * noise), 0, 255).astype(np.uint8)
+
+
+ACCIDENTS = {
+    "sensor noise": sensor_noise,
+    "half grey": half_grey,
+    "overexposed": overexposed,
+    "nearly black": nearly_black,
+}
+
+
+class Look(NamedTuple):
+    """A row of the table: features of images uint8 ``(N, H, W, 3)``, what fits them, and its cost."""
+
+    features: object
+    detector: object
+    evaluations: int
+
+
+def looks(model):
+    """The rows by name."""
+
+    def row(alone=False, **options):
+        method = DiffPathV2(model, **options)
+        chosen = method.options
+        length, crops = detail_length(chosen), chosen.num_noise_draws * chosen.detail**2
+
+        def features(images):
+            descriptor = method.score_images(images).descriptor
+            return descriptor[:, -length:] if alone else descriptor
+
+        cost = evaluations_per_image(chosen.num_timesteps, chosen.num_noise_draws, chosen.zoom, chosen.detail)
+        detector = AnomalyDetector if alone else partial(descriptor_detector, length, None)
+        return Look(features, detector, crops if alone else cost)
+
+    return {
+        "whole look (default)": row(),
+        "zoom=3": row(zoom=3),
+        "detail look alone, 9 crops": row(alone=True, detail=3),
+        "detail=2": row(detail=2),
+        "detail=3": row(detail=3),
+        "detail=5": row(detail=5),
+        "image quality": Look(peers.image_quality, AnomalyDetector, 0),
+    }
+
+
+def read_folder(path):
+    """The middles of a folder's pictures, uint8 ``(N, 320, 320, 3)``, in the order of their names."""
+    files = sorted(each for each in path.expanduser().rglob("*") if each.suffix.lower() in _ENDINGS)
+    if len(files) < LEAST_PICTURES:
+        raise SetError(f"{path} holds {len(files)} pictures; photographs needs {LEAST_PICTURES} or more")
+    return _middles(files)
+
+
+def read_free():
+    """The same of the free photographs."""
+    files = [
+        path
+        for package, patterns in PHOTOGRAPHS.items()
+        for folder in [fetch(package)]
+        for pattern in patterns
+        for path in sorted(folder.glob(f"**/{pattern}"))
+    ]
+    return _middles(files)
+
+
+def _middles(files):
+    middles = []
+    for file in files:
+        with Image.open(file) as image:
+            rgb = ImageOps.exif_transpose(image).convert("RGB")
+        scale = max(SIDE / min(rgb.size), min(1, SHORTER_SIDE / min(rgb.size)))
+        if scale != 1:
+            rgb = rgb.resize([max(SIDE, round(scale * length)) for length in rgb.size], Image.Resampling.LANCZOS)
+        left, upper = ((length - SIDE) // 16 * 8 for length in rgb.size)  # on JPEG's blocks
+        middles.append(np.asarray(rgb.crop((left, upper, left + SIDE, upper + SIDE))))
+    return np.stack(middles)
+
+
+def measure(images, rows, severities, seeds):
+    """Every row on clean and corrupted pictures.
+
+    Args:
+        images: uint8 ``(N, H, W, 3)``
+        rows: :class:`Look` by name
+        severities: of the fifteen kinds
+        seeds: of the division of the pictures that are not corrupted
+
+    Yields:
+        dicts: method, severity, kind, and over seeds auroc, found and clean flagged
+    """
+    order = np.random.default_rng(0).permutation(len(images))
+    reserved = min(max(CORRUPTED.values()), int(_SHARE_CORRUPTED * len(images)))
+    chosen, others = order[:reserved], order[reserved:]
+    asked = {(0, kind): np.stack([spoil(image) for image in images[chosen]]) for kind, spoil in ACCIDENTS.items()}
+    for severity in severities:
+        some = images[chosen[: CORRUPTED.get(severity, _CORRUPTED_ELSE)]]
+        asked |= {(severity, kind): corrupt(some, kind, severity) for kind in CORRUPTIONS}
+    for name, look in rows.items():
+        started = time.monotonic()
+        clean = look.features(images[others])
+        speed = len(others) / (time.monotonic() - started)
+        features = {key: look.features(spoilt) for key, spoilt in asked.items()}
+        found = {key: [] for key in asked}
+        for seed in seeds:
+            shuffled = np.random.default_rng([seed, 1]).permutation(len(others))
+            fit, query = np.split(shuffled, [len(others) * 2 // 3])
+            detector = look.detector().fit(clean[fit])
+            normal, flagged = detector.score_samples(clean[query]), (detector.p_values(clean[query]) <= LEVEL).mean()
+            for key, X in features.items():
+                share = (detector.p_values(X) <= LEVEL).mean()
+                auroc = metrics(normal, detector.score_samples(X))["auroc"]
+                found[key].append((auroc, share, flagged))
+        for (severity, kind), runs in found.items():
+            auroc, share, flagged = np.mean(runs, axis=0)
+            yield {
+                "method": name,
+                "evaluations": look.evaluations,
+                "images per second": speed,
+                "severity": severity,
+                "kind": kind,
+                "auroc": auroc,
+                "found": share,
+                "clean flagged": flagged,
+                "deviation": float(np.std([run[0] for run in runs])),
+            }
