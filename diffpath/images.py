@@ -163,6 +163,15 @@ def load_image(path: str | os.PathLike[str], size: Size, value_range: ValueRange
     return load_looks(path, size, value_range).whole
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a picture file in pixels, from its header.
+
+    Raises:
+        ImageError: as :func:`load_image`
+    """
+    return _read(path, lambda image: image.size)
+
+
 def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
     """The numbers of a file of more than 8 bits, as they are stored; None, quickly, for all others.
 

@@ -78,9 +78,9 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def evaluations_per_image(num_timesteps: int, num_noise_draws: int, zoom: int, detail: int) -> int:
+def evaluations_per_image(num_timesteps: int, num_noise_draws: int, zoom: int, detail: int | None) -> int:
     """How often the network sees as many pixels as one image has at the method's resolution."""
-    return num_noise_draws * (num_timesteps * (1 + zoom**2 if zoom > 1 else 1) + detail**2)
+    return num_noise_draws * (num_timesteps * (1 + zoom**2 if zoom > 1 else 1) + (detail or 0) ** 2)
 
 
 def _option(default: Any, **about: Any) -> Any:
@@ -121,7 +121,10 @@ class MethodOptions:
             one's. Each image costs 1 + zoom² times as much. For images of at least that size
         detail: from 1 on, the network also sees detail² crops of the image at its own pixels,
             once each, beside ``num_timesteps`` times the whole: finds noise, blur and
-            compression in images that are much larger than the model, as a score of its own
+            compression in images that are much larger than the model, as a score of its own. 0
+            leaves it out. None: a run looks at its reference, and takes 3 where images are on
+            average at least four times as large as the model's; nothing with the preset
+            ``"paper"``, nor outside of a run
     """
 
     preset: str = _option(
@@ -193,14 +196,14 @@ class MethodOptions:
         must="a whole number of at least 1, which leaves it out",
     )
 
-    detail: int = _option(
-        0,
+    detail: int | None = _option(
+        None,
         label="Detail",
-        help="From 1 on, also see detail² crops of each image at its own pixels: finds noise, blur and compression in "
-        "large images; 3 takes about twice the time",
+        help="Also see detail² crops of each image at its own pixels: finds noise, blur and compression in large "
+        "images. 3 takes about twice the time, 0 leaves it out; empty for 3 where the reference's images are large",
         low=0,
         high=32,
-        must="a whole number from 0, which leaves it out, to 32",
+        must="a whole number from 0, which leaves it out, to 32, or None to choose by the reference",
     )
 
     @classmethod
@@ -300,7 +303,7 @@ class ModelOptions:
 
 def complete_options(named: Mapping[str, Any]) -> dict[str, Any]:
     """Options that were recorded by name, with the defaults of those that came after the record was made."""
-    return {**MethodOptions().to_dict(), **named}
+    return {**MethodOptions(detail=0).to_dict(), **named}
 
 
 def _check_values(options: Any) -> None:

@@ -4,6 +4,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 import torch
+from conftest import demo_samples
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage import data
@@ -15,6 +16,7 @@ from diffpath.detection.looks import LooksDetector
 from diffpath.images import CropPlan, load_image, load_looks, prepare_looks
 from diffpath.method.descriptor import DETAIL_BANDS, DETAIL_NAMES
 from diffpath.method.detail import detail_numbers
+from diffpath.operators.panel.data import describe_report, export_csv, sample_report
 
 SIDE, LARGE = 32, 160
 PLAN = CropPlan(3, SIDE)
@@ -254,6 +256,9 @@ def test_a_run_says_what_each_look_says(dataset):
     for kind in ("p_value", "content_p_value", "detail_p_value"):
         assert 0.4 < np.median(reference.values(f"k_{kind}")) < 0.6
     assert "both looks" in dataset.get_field("k_score").description
+    line = describe_report(sample_report(dataset, run, odd.first().id), run)
+    assert "as a whole " in line and "in detail " in line
+    assert "k_detail_p_value" in export_csv(dataset.view(), run).splitlines()[0]
     explained = [text for text in odd.values("k_explanation") if text]
     assert any("detail far out (p " in text for text in explained)
 
@@ -286,9 +291,23 @@ def test_with_embeddings_all_parts_are_said(dataset):
 def test_a_reference_without_detail_is_not_compared_with_one_that_has_it(dataset):
     run = compute_diffpath(dataset, reference="reference", run_key="k", detail=2, **FAST)
     with pytest.raises(ValueError, match="its detail is 2, here it is 0"):
-        compute_diffpath(dataset, reference=run.reference(), run_key="n", **FAST)
+        compute_diffpath(dataset, reference=run.reference(), run_key="n", detail=0, **FAST)
+
+
+def test_large_images_are_seen_in_detail_unless_it_is_said_otherwise(dataset, make_dataset, tmp_path):
+    run = compute_diffpath(dataset, reference="reference", run_key="k", **FAST)  # 160 pixels, the model's are 32
+    assert run.record.options.detail == 3 and run.record.provenance["options"]["detail"] == 3
+    small = make_dataset(demo_samples("clean", 6))
+    assert compute_diffpath(small, run_key="k", **FAST).record.options.detail == 0
+    # Decided by the reference, for all images alike
+    of_large = compute_diffpath(small, reference=dataset.match_tags("reference"), run_key="n", **FAST)
+    assert of_large.record.options.detail == 3 and of_large.num_scored == 6
+    assert compute_diffpath(small, reference=run.reference(), run_key="s", **FAST).record.options.detail == 3
+    assert compute_diffpath(dataset, preset="paper", run_key="p", **FAST).record.options.detail == 0
+    assert compute_diffpath(dataset, detail=0, run_key="q", **FAST).record.options.detail == 0
+    assert DiffPathV2(num_timesteps=2).options.detail == 0
 
 
 def test_a_run_without_detail_has_none_of_its_fields(dataset):
-    compute_diffpath(dataset, run_key="k", **FAST)
+    compute_diffpath(dataset, run_key="k", detail=0, **FAST)
     assert not [name for name in dataset.get_field_schema() if "detail" in name or "content" in name]

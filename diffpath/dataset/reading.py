@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import ImageError
-from ..images import CropPlan, Looks, load_looks, stored_values
+from ..images import CropPlan, Looks, image_size, load_looks, stored_values
 from ..values import ValueRange, estimate_value_range
 
 _LOOKED_AT = 256
@@ -60,6 +60,13 @@ def read_images(
                 future.cancel()
 
 
+def look_for_shorter_side(paths: Sequence[str], num_workers: int) -> float:
+    """The median of the shorter sides of up to 256 pictures, spread evenly, in pixels; 0 where none can be read."""
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        sides = [min(size) for size in pool.map(_size_or_none, _spread(paths)) if size is not None]
+    return float(np.median(sides)) if sides else 0.0
+
+
 def look_for_value_range(paths: Sequence[str], num_workers: int) -> ValueRange | None:
     """The range of the numbers in files of more than 8 bits, from up to 256 files, spread evenly.
 
@@ -73,6 +80,17 @@ def look_for_value_range(paths: Sequence[str], num_workers: int) -> ValueRange |
         except ImageError:
             return None
 
-    spread = [paths[k] for k in np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(int))] if paths else []
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        return estimate_value_range(values for values in pool.map(look, spread) if values is not None)
+        return estimate_value_range(values for values in pool.map(look, _spread(paths)) if values is not None)
+
+
+def _spread(paths: Sequence[str]) -> list[str]:
+    """Some of the files, spread evenly."""
+    return [paths[k] for k in np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(int))] if paths else []
+
+
+def _size_or_none(path: str) -> tuple[int, int] | None:
+    try:
+        return image_size(path)
+    except ImageError:
+        return None

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
-from ..options import complete_options
+from ..options import MethodOptions, complete_options
 from .appearance import color_maps
 from .delete import delete_diffpath
 from .files import file_keys, remove_if_empty
@@ -33,6 +33,9 @@ from .sources import read_embeddings, resolve_reference
 from .stores import FieldStore, ReferenceArchive
 from .thresholds import apply_threshold
 
+if TYPE_CHECKING:
+    from ..method.diffpath_v2 import DiffPathV2
+
 
 @takes_scoring_arguments
 def compute_diffpath(
@@ -43,6 +46,9 @@ def compute_diffpath(
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
     ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that rank and filter by them.
+    Where the reference's images are large, or with ``detail``, what each of the two looks says is
+    in ``K_content_score``, ``K_content_p_value``, ``K_detail_score`` and ``K_detail_p_value``, and
+    ``K_score`` is the more surprising one's.
     With ``zoom``, what the larger view adds to the descriptor is in ``K_zoomed``.
     With ``embeddings``, ``K_score`` is the fused score, by which everything ranks and
     flags, and its parts are in ``K_diffusion_score`` and ``K_embedding_score``. A run that
@@ -90,7 +96,19 @@ class _Scoring:
         options = request.options
         if options.value_range is None:
             options = replace(options, value_range=self.source.value_range(self.target, request.num_workers))
-        self.method = make_method(
+        self.method = self._make_method(options)
+        if options.detail is None and options.preset != "paper":
+            detail = self.source.detail(self.method.predictor.resolution, request.num_workers)
+            if detail:
+                self.method = self._make_method(replace(options, detail=detail))
+        self.vectors = read_embeddings(request.samples, request.embeddings, self.source)
+        self.provenance = {**self.method.provenance, **self.vectors.provenance}
+        self.source.check(self.method, self.provenance, request.num_workers)
+        self.shared = _same_files(self.source.paths, self.target)
+
+    def _make_method(self, options: MethodOptions) -> DiffPathV2:
+        request = self.request
+        return make_method(
             request.model,
             options,
             request.model_options,
@@ -98,10 +116,6 @@ class _Scoring:
             dtype=request.dtype,
             batch_size=request.batch_size,
         )
-        self.vectors = read_embeddings(request.samples, request.embeddings, self.source)
-        self.provenance = {**self.method.provenance, **self.vectors.provenance}
-        self.source.check(self.method, self.provenance, request.num_workers)
-        self.shared = _same_files(self.source.paths, self.target)
 
     @property
     def all_provenance(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from .internals import (
     load_view,
     root_dataset,
 )
-from .reading import look_for_value_range, read_images
+from .reading import look_for_shorter_side, look_for_value_range, read_images
 
 if TYPE_CHECKING:
     from ..detection.reference import Reference
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ..values import ValueRange
 
 ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
+DETAIL = 3  # crops per side of the detail look, where the reference's images are large
+DETAIL_FROM = 4  # times the model's side, from which they are
 # FiftyOne goes by the ending of a file's name: "unknown" may well be an image, and is read if it is one
 _OF_FILES = ("image", "unknown", None)
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
@@ -177,6 +179,15 @@ class ReferenceSource(ABC):
         """
 
     @abstractmethod
+    def detail(self, side: int, num_workers: int) -> int:
+        """How many crops per side a run's detail look takes, where that was not said; 0 for none.
+
+        Args:
+            side: at which the model sees an image, in pixels
+            num_workers: threads that look at files
+        """
+
+    @abstractmethod
     def embeddings(self, field: str) -> Embeddings | None:
         """Those of its samples, if it has any; samples without one are left out from then on."""
 
@@ -220,6 +231,10 @@ class SampleReference(ReferenceSource):
     def value_range(self, target: Mapping[str, str], num_workers: int) -> ValueRange | None:
         found = look_for_value_range(list(self.paths.values()), num_workers)
         return found or look_for_value_range(list(target.values()), num_workers)
+
+    def detail(self, side: int, num_workers: int) -> int:
+        shorter = look_for_shorter_side(list(self.paths.values()), num_workers)
+        return DETAIL if shorter >= DETAIL_FROM * side else 0
 
     def embeddings(self, field: str) -> Embeddings:
         found = Embeddings(self.samples, field)
@@ -279,6 +294,9 @@ class FittedReference(ReferenceSource):
     def value_range(self, target: Mapping[str, str], num_workers: int) -> ValueRange | None:
         said = complete_options(self._reference.provenance["options"])["value_range"]
         return None if said is None else tuple(said)
+
+    def detail(self, side: int, num_workers: int) -> int:
+        return complete_options(self._reference.provenance["options"])["detail"] or 0
 
     def embeddings(self, field: str) -> None:
         return None

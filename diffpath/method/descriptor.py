@@ -113,7 +113,7 @@ PARTS = (
         "What the model's error looks like in crops at the image's own pixels: its logarithmic power in bands of "
         "spatial frequency, its correlation, its steps across the edges of 8-pixel blocks, and its tails",
         computed_names=lambda options: DETAIL_NAMES if options.detail else (),
-        is_used=lambda options: options.detail > 0,
+        is_used=lambda options: bool(options.detail),
     ),
 )
 

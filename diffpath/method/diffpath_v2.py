@@ -151,6 +151,8 @@ class DiffPathV2:
             seed=seed,
             **options,
         )
+        if self.options.detail is None:
+            self.options = replace(self.options, detail=0)
         self.model_options = ModelOptions.from_dict(model_options or {}).to_dict()
         self.predictors = [load_model(model, each, dtype, **self.model_options) for each in _split_devices(device)]
         self.predictor = self.predictors[0]
@@ -203,7 +205,7 @@ class DiffPathV2:
     @property
     def _passes_per_image(self) -> int:
         pieces = sum(1 if view.tiles is None else len(view.tiles) for view in self.views)
-        passes = self.options.num_timesteps * pieces + self.options.detail**2
+        passes = self.options.num_timesteps * pieces + (self.options.detail or 0) ** 2
         return self.options.num_noise_draws * passes
 
     def _images_at_once(self, max_evaluations: int) -> int:

@@ -22,7 +22,8 @@ from ...options import FEATURE_NAMES
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
 _LOG_COUNTS_FROM = 200  # ratio of the tallest to the lowest bar
-_EXPORTED = ("score", "diffusion_score", "embedding_score", "p_value", "is_ood", "explanation", "error")
+_OF_LOOKS = ("content_p_value", "detail_p_value")
+_EXPORTED = ("score", "diffusion_score", "embedding_score", "p_value", *_OF_LOOKS, "is_ood", "explanation", "error")
 
 
 class Axis:
@@ -263,6 +264,7 @@ class SampleReport:
         heatmap: float64 ``(H, W)``: 1 − SSIM, cut to the run's ``heatmap_scale``, or None
         error_map: float64 ``(H, W)``: size of the score error, cut to its ``error_map_scale``, or None
         text: the explanation of a flagged image or the error of an unreadable one, or None
+        content_p_value, detail_p_value: of each look, or None where the run has but one
     """
 
     score: float | None
@@ -271,6 +273,8 @@ class SampleReport:
     heatmap: np.ndarray | None
     error_map: np.ndarray | None
     text: str | None
+    content_p_value: float | None = None
+    detail_p_value: float | None = None
 
 
 def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> SampleReport | None:
@@ -287,6 +291,7 @@ def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> Samp
         z=z_scores(run, features) if features is not None else None,
         **{kind: _read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
+        **{kind: values.get(kind) for kind in _OF_LOOKS},
     )
 
 
@@ -321,5 +326,7 @@ def describe_report(report: SampleReport, run: DiffPathRun) -> str:
     parts = [f"**Selected image:** score {report.score:.4g}"]
     if report.p_value is not None:
         parts.append(f"p-value {report.p_value:.3g}")
+    if report.content_p_value is not None and report.detail_p_value is not None:
+        parts.append(f"as a whole {report.content_p_value:.3g}, in detail {report.detail_p_value:.3g}")
     parts.append("flagged" if report.score >= run.threshold else "not flagged")
     return ", ".join(parts) + (f". {report.text[:1].upper()}{report.text[1:]}" if report.text else "")
