@@ -108,15 +108,17 @@ def write_photographs(folder, rows, provenance):
     lines = ["# Corrupted photographs", "", *_provenance_lines({**provenance, "sets": {}}), ""]
     for name, measured in rows.items():
         lines += [f"## {name}, {provenance['pictures'][name]} pictures", ""]
-        averages = _averages(measured)
-        fastest = averages["images per second"].max()
-        averages["time"] = [f"{fastest / speed:.1f}" for speed in averages.pop("images per second")]
-        lines += ["Averages over the fifteen kinds; time as a multiple of the fastest's", "", *_markdown(averages), ""]
+        lines += ["Averages over the fifteen kinds", "", *_markdown(_averages(measured)), ""]
         frame = pd.DataFrame(measured)
         for severity, those in frame.groupby("severity"):
             title = f"severity {severity}" if severity else "accidents"
             for value, label in (("auroc", "AUROC"), ("found", "share found at a level of 5 %")):
-                lines += [f"### {title}, {label}", "", *_markdown(_by_kind(those, ["method"], value)), ""]
+                lines += [
+                    f"### {title}, {label}",
+                    "",
+                    *_markdown(_by_kind(those, ["method", "evaluations"], value)),
+                    "",
+                ]
     _write(folder, "photographs", lines[:-1], {"provenance": provenance, "rows": rows})
 
 
@@ -124,9 +126,7 @@ def _averages(rows):
     """Means over kinds by method and severity, without the accidents."""
     frame = pd.DataFrame([row for row in rows if row["severity"]])
     keys = ["severity", "method", "evaluations"]
-    return (
-        frame.groupby(keys, sort=False)[["auroc", "found", "clean flagged", "images per second"]].mean().reset_index()
-    )
+    return frame.groupby(keys, sort=False)[["auroc", "found", "clean flagged"]].mean().reset_index()
 
 
 def write_calibration(folder, rows, level, provenance):

@@ -210,6 +210,8 @@ def photographs(arguments):
         report.print_photographs(name, rows[name])
         evaluations = Evaluations(load_predictor(arguments.model))
         provenance = {**_provenance(arguments, evaluations, {}), "pictures": {n: len(sets[n]) for n in rows}}
+        for _, folder in arguments.folder:  # where somebody keeps pictures is nobody's business
+            provenance["command"] = provenance["command"].replace(folder, "PATH")
         report.write_photographs(arguments.output, rows, provenance)
 
 

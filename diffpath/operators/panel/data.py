@@ -22,8 +22,10 @@ from ...options import FEATURE_NAMES
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
 _LOG_COUNTS_FROM = 200  # ratio of the tallest to the lowest bar
-_OF_LOOKS = ("content_p_value", "detail_p_value")
-_EXPORTED = ("score", "diffusion_score", "embedding_score", "p_value", *_OF_LOOKS, "is_ood", "explanation", "error")
+_EXPORTED = (
+    *("score", "diffusion_score", "embedding_score", "p_value", "content_p_value", "detail_p_value"),
+    *("is_ood", "explanation", "error"),
+)
 
 
 class Axis:
@@ -291,7 +293,8 @@ def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> Samp
         z=z_scores(run, features) if features is not None else None,
         **{kind: _read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
-        **{kind: values.get(kind) for kind in _OF_LOOKS},
+        content_p_value=values.get("content_p_value"),
+        detail_p_value=values.get("detail_p_value"),
     )
 
 
