@@ -84,7 +84,7 @@ def main(argv=None):
         default=[],
         type=_folder,
         metavar="NAME=PATH",
-        help="the user's own sets",
+        help="the user's own sets; of photographs PATH is enough",
     )
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="sets of FiftyOne's zoo")
     groups = list(dict.fromkeys(ablation.group for ablation in ABLATIONS.values()))
@@ -108,6 +108,9 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     arguments = parser.parse_args(argv)
     arguments.given = sys.argv[1:] if argv is None else list(argv)
+    unnamed = [path for name, path in arguments.folder if not name]
+    if unnamed and arguments.command != "photographs":
+        parser.error(f"argument --folder: must be NAME=PATH, got {unnamed[0]!r}")
     try:
         for name in ALL if arguments.command == "all" else [arguments.command]:
             COMMANDS[name](argparse.Namespace(**vars(arguments)))  # its own: commands change them
@@ -119,10 +122,10 @@ def main(argv=None):
 
 def _folder(given):
     name, is_named, path = given.partition("=")
-    if not is_named and given:
-        name, path = Path(given).expanduser().resolve().name, given
+    if not is_named:
+        return None, given
     if not (name and path):
-        raise argparse.ArgumentTypeError(f"must be NAME=PATH or PATH, got {given!r}")
+        raise argparse.ArgumentTypeError(f"must be NAME=PATH, got {given!r}")
     return name, path
 
 

@@ -201,7 +201,7 @@ def _corruptions(arguments, title, sets, methods, evaluations):
 
 def photographs(arguments):
     """Corrupted photographs of usual size, by the whole look and by both."""
-    given = {name: pictures.read_folder(Path(folder)) for name, folder in arguments.folder}
+    given = {name or Path(path).resolve().name: pictures.read_folder(Path(path)) for name, path in arguments.folder}
     sets, rows = {**given, "free photographs": pictures.read_free()}, {}
     for name, images in sets.items():
         methods = pictures.looks(arguments.model)
