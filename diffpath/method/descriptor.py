@@ -14,12 +14,11 @@ FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles pe
 
 
 # Likewise, of the higher of both directions, in the detail look
-DETAIL_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
+DETAIL_BANDS = (0, 1 / 4, 3 / 8, 1 / 2)
 DETAIL_NAMES = (
     *(f"error's power from {bound:g} cycles per pixel" for bound in DETAIL_BANDS),
     *(f"error's correlation, {way}" for way in ("across", "down")),
     *(f"steps across block edges, {way}" for way in ("across", "down")),
-    "tails of the error",
     "flatness of the error",
 )
 
@@ -111,7 +110,7 @@ PARTS = (
     DescriptorPart(
         "detail",
         "What the model's error looks like in crops at the image's own pixels: its logarithmic power in bands of "
-        "spatial frequency, its correlation, its steps across the edges of 8-pixel blocks, and its tails",
+        "spatial frequency, its correlation, its steps across the edges of 8-pixel blocks, and its flatness",
         computed_names=lambda options: DETAIL_NAMES if options.detail else (),
         is_used=lambda options: bool(options.detail),
     ),

@@ -20,7 +20,7 @@ from ..models import BUNDLED_MODEL, NoisePredictor, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MethodOptions, ModelOptions
 from .descriptor import DESCRIPTOR, PARTS, join_parts
-from .detail import TIME, detail_numbers
+from .detail import TIMES, detail_numbers
 from .features import error_maps, heatmaps, path_statistics, six_features
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
@@ -47,7 +47,7 @@ class DiffPathResult:
             frequency. ``diffpath.method.descriptor.statistic_names(T)`` names them
         zoomed: float32 ``(N, Z)``: the same numbers, as far as the preset uses them, of the
             image ``zoom`` times as large; none without ``zoom``
-        detail: float32 ``(N, 12)``: what the error looks like in crops at the image's own pixels;
+        detail: float32 ``(N, 9)``: what the error looks like in crops at the image's own pixels;
             none without ``detail``
         descriptor: float32 ``(N, D)``: what the density is fitted on: the parts above that the
             options use, one after the other, as :mod:`diffpath.method.descriptor` lists them
@@ -337,13 +337,16 @@ class DiffPathV2:
         self, predictor: NoisePredictor, crops: Crops, max_evaluations: int
     ) -> Float32[np.ndarray, "n detail"]:
         """The numbers of the detail look, of crops uint8 ``(N, K, s, s, 3)``."""
-        pixels = torch.from_numpy(np.require(crops.reshape(-1, *crops.shape[2:]), requirements=["C", "W"]))
-        clean = self._to_network_scale(pixels.to(predictor.device))
-        timestep = torch.tensor([round(TIME * predictor.num_train_timesteps)], device=predictor.device)
         noise = self.detail_noise.to(predictor.device)
-        path = compute_trajectory(predictor, clean, timestep, noise, max_evaluations)
-        error = path.score_error[:, :, 0].unflatten(0, crops.shape[:2])  # n k d c h w
-        return detail_numbers(error.flatten(1, 2)).cpu().numpy()
+        errors = []
+        for first, time in enumerate(TIMES[: crops.shape[1]]):  # in turn, from crop to crop
+            part = crops[:, first :: len(TIMES)]
+            pixels = torch.from_numpy(np.require(part.reshape(-1, *part.shape[2:]), requirements=["C", "W"]))
+            clean = self._to_network_scale(pixels.to(predictor.device))
+            timestep = torch.tensor([round(time * predictor.num_train_timesteps)], device=predictor.device)
+            path = compute_trajectory(predictor, clean, timestep, noise, max_evaluations)
+            errors.append(path.score_error[:, :, 0].unflatten(0, part.shape[:2]).flatten(1, 2))  # n k·d c h w
+        return detail_numbers(torch.cat(errors, dim=1)).cpu().numpy()
 
     def _see(self, predictor: NoisePredictor, images: Prepared, view: _View, max_evaluations: int) -> DiffPathResult:
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
