@@ -2,7 +2,14 @@
 
     s_c, s_d   scores of the whole look and of the detail look, −log-likelihoods
     p_c, p_d   their tail probabilities under the reference, as by ``EmpiricalNull``
-    s          max(−log p_c, −log p_d)                                     the score
+    s          −log min(p_c / ¼, p_d / ¾)                                  the score
+
+Bonferroni's rule with weights: of every level a quarter is spent on the whole look and three on the
+detail look, which at sizes that it serves tells corrupted images *and* many of another kind. (With
+halves, on 400 photographs, average AUROC of fifteen corruptions .815 instead of .85, of images of
+four other kinds .968 instead of .96.) The detail look's few numbers are better described by few
+Gaussians than by kernels, whatever the whole look's density: with 60 photographs as the reference
+.848 instead of .833, with 200 .849 instead of .839.
 
 A corrupted picture stands out in its detail and one of another kind as a whole, mostly not in
 both: the more surprising look counts, and one that sees nothing does not water it down, as it
@@ -21,11 +28,13 @@ from jaxtyping import Float
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..options import MIN_REFERENCE_SIZE
-from .calibration import TAIL_SHAPE, EmpiricalNull
+from .calibration import EmpiricalNull
 from .density import Arrays
 from .detector import AnomalyDetector, CalibratedDetector, identical_rows
 
 LIGHT_TAIL = 0.01  # nearly exponential, for scores that are logarithms of probabilities
+SHARES = np.array([0.25, 0.75])  # of a level
+PART_TAIL = 0.1  # of one look's scores. With the 0.5 of a score alone no photograph in its own reference is flagged
 CENSORED = 0.1  # of a clean reference's scores, those farthest out do not shape the tail
 _NEVER_ZERO = 1e-300
 _LOOKS = ("content", "detail")
@@ -71,7 +80,7 @@ class LooksDetector(CalibratedDetector):
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
         together = identical_rows(X) if groups is None else groups
-        looks = [AnomalyDetector(**(self.detector_options or {})) for _ in _LOOKS]
+        looks = [AnomalyDetector(**options) for options in self._options()]
         self.content_, self.detail_ = (look.fit(part, groups=together) for look, part in zip(looks, self._split(X)))
         self.held_out_ = self.content_.held_out_
         self.reference_parts_ = np.column_stack([look.reference_scores_ for look in (self.content_, self.detail_)])
@@ -106,7 +115,8 @@ class LooksDetector(CalibratedDetector):
     def combine(self, parts: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Scores of ``part_scores``, float64 ``(n_samples,)``, at least 0, rising with each part."""
         columns = [tail.p_values(column) for tail, column in zip(self._tails, np.asarray(parts, np.float64).T)]
-        return -np.log(np.maximum(np.min(columns, axis=0), _NEVER_ZERO))
+        smaller = np.min(columns / SHARES[:, None], axis=0)
+        return -np.log(np.clip(smaller, _NEVER_ZERO, 1))
 
     def score_samples(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Scores of both looks, **higher = more anomalous**, float64 ``(n_samples,)``.
@@ -135,9 +145,9 @@ class LooksDetector(CalibratedDetector):
     def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> LooksDetector:
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
-        for look in _LOOKS:
+        for look, options in zip(_LOOKS, detector._options()):
             own = {name.removeprefix(f"{look}."): a for name, a in arrays.items() if name.startswith(f"{look}.")}
-            setattr(detector, f"{look}_", AnomalyDetector.from_arrays(params["detector_options"] or {}, own))
+            setattr(detector, f"{look}_", AnomalyDetector.from_arrays(options, own))
         for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
             setattr(detector, name, arrays[name])
         detector.n_features_in_ = detector.content_.n_features_in_ + detector.detail_length
@@ -146,8 +156,13 @@ class LooksDetector(CalibratedDetector):
         detector._calibrate(arrays["calibration_scores_"], detector.trim, detector.false_positive_rate)
         return detector
 
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of the detectors of both looks."""
+        content = self.detector_options or {}
+        return content, content if content.get("trim") else {**content, "density": "gmm"}
+
     def _fit_tails(self) -> None:
-        self._tails = [EmpiricalNull(column, self.trim or CENSORED, TAIL_SHAPE) for column in self._tail_parts.T]
+        self._tails = [EmpiricalNull(column, self.trim or CENSORED, PART_TAIL) for column in self._tail_parts.T]
 
     def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return X[:, : -self.detail_length], X[:, -self.detail_length :]
