@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffpath.detection.explanation import NOTHING_STANDS_OUT, explain
+from diffpath.detection.explanation import AS_A_WHOLE, NOTHING_STANDS_OUT, explain
 from diffpath.options import FEATURE_NAMES
 
 
@@ -35,3 +35,14 @@ def test_an_image_that_is_not_unusual_needs_no_explanation():
 
 def test_no_samples_give_no_sentences():
     assert explain(np.zeros((0, 6)), []) == []
+
+
+def test_what_lies_apart_is_said_first_and_in_its_own_words():
+    apart = {"detail": [0.01, 0.002, 0.5], "whole": [0.5, 0.04, 0.03], "embedding": [0.003, 0.5, 0.5]}
+    words = {"detail": ["blurred", "", "blurred"], "whole": [AS_A_WHOLE] * 3}
+    z_scores = [np.zeros(6), np.zeros(6), [0, 4.1, 0, 0, 0, 0]]
+    assert explain(z_scores, [0.01, 0.01, 0.01], apart, words) == [
+        "blurred, embedding far out (p 0.003)",
+        f"detail far out (p 0.002), {AS_A_WHOLE}",
+        f"{AS_A_WHOLE}, error² +4.1 sd",
+    ]

@@ -183,4 +183,4 @@ def test_samples_that_cannot_be_fitted_are_refused_with_their_reason():
 def test_an_explanation_names_an_embedding_that_lies_far_out():
     still, moved = np.zeros(6), np.array([0, 4.1, 0, 0, 0, 0])
     texts = explain([still, still, moved], [0.01] * 3, {"embedding": [0.5, 0.003, 0.05]})
-    assert texts == [NOTHING_STANDS_OUT, "embedding far out (p 0.003)", "error² +4.1 sd, embedding far out (p 0.05)"]
+    assert texts == [NOTHING_STANDS_OUT, "embedding far out (p 0.003)", "embedding far out (p 0.05), error² +4.1 sd"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 import numpy as np
 
-from ..detection.explanation import explain
+from ..detection.explanation import AS_A_WHOLE, explain, words_of_detail
 from ..options import FEATURE_NAMES
 from .files import file_keys
 from .record import RunRecord
@@ -102,24 +102,29 @@ def _columns(X: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str,
     else:
         scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
         look = detector
+    words: dict[str, list[str]] = {}
     if isinstance(look, LooksDetector):
-        of_looks, apart_in_detail = _columns_of_looks(of_descriptor, own, look)
-        named, apart = {**named, **of_looks}, {"detail": apart_in_detail, **apart}
+        of_looks = _columns_of_looks(of_descriptor, own, look)
+        named = {**named, **of_looks}
+        apart = {
+            "detail": np.array(of_looks["detail_p_value"]),
+            "whole": np.array(of_looks["content_p_value"]),
+            **apart,
+        }
+        words = {"detail": words_of_detail(look.detail_z_scores(of_descriptor)), "whole": [AS_A_WHOLE] * len(X)}
     scored = _scores_and_p_values(scores, own, detector)
-    return {**scored, **named, "explanation": explain(_six_z_scores(X, detector), scored["p_value"], apart)}
+    return {**scored, **named, "explanation": explain(_six_z_scores(X, detector), scored["p_value"], apart, words)}
 
 
-def _columns_of_looks(
-    X: np.ndarray, own: np.ndarray, detector: LooksDetector
-) -> tuple[dict[str, list[Any]], np.ndarray]:
-    """What each look says for itself, by kind of field, and the detail's p-values."""
+def _columns_of_looks(X: np.ndarray, own: np.ndarray, detector: LooksDetector) -> dict[str, list[Any]]:
+    """What each look says for itself, by kind of field."""
     parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
     looks = {"content": detector.content_, "detail": detector.detail_}
     p_values = {
         name: _scores_and_p_values(column, own, look)["p_value"] for (name, look), column in zip(looks.items(), parts.T)
     }
     columns = {f"{name}_score": column.tolist() for name, column in zip(looks, parts.T)}
-    return {**columns, **{f"{name}_p_value": p for name, p in p_values.items()}}, np.array(p_values["detail"])
+    return {**columns, **{f"{name}_p_value": p for name, p in p_values.items()}}
 
 
 def _scores_and_p_values(scores: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[float]]:

@@ -130,6 +130,10 @@ class LooksDetector(CalibratedDetector):
         """Those of the whole look, as ``AnomalyDetector.z_scores`` gives them, float64 ``(n_samples, D)``."""
         return self.content_.z_scores(self._split(np.asarray(X))[0])
 
+    def detail_z_scores(self, X: npt.ArrayLike) -> Float[np.ndarray, "n detail"]:
+        """Those of the detail look, float64 ``(n_samples, detail_length)``."""
+        return self.detail_.z_scores(self._split(np.asarray(X))[1])
+
     def arrays(self) -> Arrays:
         """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
         check_is_fitted(self)
