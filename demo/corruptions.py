@@ -1,4 +1,4 @@
-"""Corrupted copies and unreadable files, made when the demo runs."""
+"""Corrupted copies and unreadable files, made when the demo runs: of grey images of 28×28, and of photographs."""
 
 import io
 
@@ -42,6 +42,42 @@ CORRUPTIONS = {
     "JPEG": jpeg,
     "stripes": stripes,
     "patch": checker_patch,
+}
+
+
+def sensor_noise(image, chance):
+    levels = np.asarray(image, float) + chance.normal(0, 15, (image.height, image.width, 3))
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+def motion_blur(image, chance):
+    copies = [np.roll(np.asarray(image, float), shift, axis=1) for shift in range(-5, 6)]
+    return Image.fromarray(np.mean(copies, axis=0).round().astype(np.uint8))
+
+
+def strong_jpeg(image, chance):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=8)
+    return Image.open(buffer).convert("RGB")
+
+
+def broken_transfer(image, chance):
+    levels = np.array(image)
+    levels[image.height // 2 :] = 128
+    return Image.fromarray(levels)
+
+
+def overexposed(image, chance):
+    return image.point(lambda level: min(255, 3 * level))
+
+
+OF_PHOTOGRAPHS = {
+    "noise": sensor_noise,
+    "defocus": gaussian_blur,
+    "motion": motion_blur,
+    "JPEG": strong_jpeg,
+    "broken": broken_transfer,
+    "overexposed": overexposed,
 }
 
 

@@ -1,23 +1,46 @@
-"""Runs the diffpath operator on real images: which of these do not belong among clothing?
+"""Runs the diffpath operator on real images: which photographs do not belong? And which images among clothing?
 
-Writes a table, ``results.json`` and ``contact_sheet.png``; ``--app`` then opens the FiftyOne App.
+For each of the two it writes a table, ``results.json`` and ``contact_sheet.png``; ``--app`` then
+opens the FiftyOne App on the photographs.
 """
 
 import argparse
+import csv
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 DEMO = Path(__file__).resolve().parent
-CORRUPTED_PER_KIND = 60
 RUN_KEY = "diffpath"
+
+
+class Part(NamedTuple):
+    """A dataset of the demo; ``copies`` of its clean queries are corrupted in each way."""
+
+    dataset: str
+    folder: str
+    files: str
+    corruptions: str  # the table of ``corruptions.py``
+    copies: int
+    said: str
+    groups: str | None = None
+
+
+PARTS = {
+    "photographs": Part(
+        "diffpath-photographs", "photographs", "*.jpg", "OF_PHOTOGRAPHS", 45, "parts of photographs", "photograph"
+    ),
+    "clothing": Part("diffpath-demo", "data", "*.png", "CORRUPTIONS", 60, "Fashion-MNIST images"),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=DEMO / "output", help="folder for everything that is written")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--app", action="store_true", help="open the FiftyOne App at the end")
     parser.add_argument("--port", type=int, default=5151, help="port of the App")
     arguments = parser.parse_args()
@@ -25,23 +48,31 @@ def main():
     isolate_fiftyone(output)
 
     import fiftyone as fo
+
+    shown = [score(fo, PARTS[name], output / name) for name in arguments.parts]
+    if arguments.app:
+        fo.launch_app(shown[0], port=arguments.port).wait(-1)
+
+
+def score(fo, part, output):
+    """Scores a part, writes what is to be seen of it, and returns the ranked view."""
     import fiftyone.operators as foo
-
-    dataset = build_dataset(fo, output)
-    operator = foo.get_operator("@diffpath/diffpath/compute_diffpath")
-    run = operator(dataset.match_tags("query"), reference="reference", run_key=RUN_KEY)
-
-    results = evaluate(dataset, run)
-    report(results, run)
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     from contact_sheet import write_contact_sheet
 
+    dataset = build_dataset(fo, part, output)
+    operator = foo.get_operator("@diffpath/diffpath/compute_diffpath")
+    queries = dataset.match_tags("query")
+    run = operator(queries, reference="reference", run_key=RUN_KEY, groups=part.groups)
+
+    results = evaluate(dataset, run)
+    print(f"\n# {output.name}")
+    report(results, run)
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     sheet = output / "contact_sheet.png"
-    title = f"{run.num_scored} images scored against {run.config['num_reference']} Fashion-MNIST images"
+    title = f"{run.num_scored} images scored against {run.config['num_reference']} {part.said}"
     write_contact_sheet(sheet, run.view(dataset), RUN_KEY, title)
     print(f"\nContact sheet: {sheet}\nHeatmaps:      {run.heatmap_dir}")
-    if arguments.app:
-        fo.launch_app(run.view(dataset), port=arguments.port).wait(-1)
+    return run.view(dataset)
 
 
 def isolate_fiftyone(output):
@@ -58,41 +89,46 @@ def isolate_fiftyone(output):
         os.environ.setdefault("FIFTYONE_DATABASE_DIR", str(output / "database"))
 
 
-def build_dataset(fo, output):
-    """The dataset ``diffpath-demo``: reference, clean, intruding, corrupted and unreadable images."""
+def build_dataset(fo, part, output):
+    """A part's dataset: reference, clean, intruding, corrupted and unreadable images."""
+    import corruptions
     import numpy as np
-    from corruptions import CORRUPTIONS, write_unreadable
     from PIL import Image
 
     from diffpath import delete_diffpath
 
-    if fo.dataset_exists("diffpath-demo"):
-        old = fo.load_dataset("diffpath-demo")
+    if fo.dataset_exists(part.dataset):
+        old = fo.load_dataset(part.dataset)
         if old.has_run(RUN_KEY):
             delete_diffpath(old, RUN_KEY)  # deleting the dataset alone would leave its heatmaps
-        fo.delete_dataset("diffpath-demo")
+        fo.delete_dataset(part.dataset)
     made = output / "images"
     shutil.rmtree(made, ignore_errors=True)
-    folders = {folder.name: sorted(folder.glob("*.png")) for folder in (DEMO / "data").iterdir() if folder.is_dir()}
-    samples = [
-        fo.Sample(
-            filepath=str(path), kind=kind, group=_group(kind), tags=["reference" if kind == "reference" else "query"]
+    data = DEMO / part.folder
+    with (data / "SOURCES.csv").open(newline="") as file:
+        sources = {row["file"]: row["source"].split(", ")[0] for row in csv.DictReader(file)}
+    samples, clean = [], {}
+    for path in sorted(data.glob(f"*/{part.files}")):
+        kind, source = path.parent.name, sources[f"{path.parent.name}/{path.name}"]
+        tags = ["reference" if kind == "reference" else "query"]
+        samples.append(
+            fo.Sample(filepath=str(path), kind=kind, group=_group(kind), photograph=Path(source).stem, tags=tags)
         )
-        for kind, paths in sorted(folders.items())
-        for path in paths
-    ]
+        if kind == "clean" and len(clean) < part.copies:
+            clean[path] = Path(source).stem
     chance = np.random.default_rng(0)
-    for kind, corrupt in CORRUPTIONS.items():
+    for kind, corrupt in getattr(corruptions, part.corruptions).items():
         (made / kind).mkdir(parents=True)
-        for path in folders["clean"][:CORRUPTED_PER_KIND]:
+        for path, source in clean.items():
+            copy = made / kind / f"{path.stem}.png"
             with Image.open(path) as image:
-                corrupt(image, chance).save(made / kind / path.name)
+                corrupt(image, chance).save(copy)
             samples.append(
-                fo.Sample(filepath=str(made / kind / path.name), kind=kind, group="corruption", tags=["query"])
+                fo.Sample(filepath=str(copy), kind=kind, group="corruption", photograph=source, tags=["query"])
             )
-    for path in write_unreadable(made / "unreadable", folders["clean"][0]):
+    for path in corruptions.write_unreadable(made / "unreadable", next(iter(clean))):
         samples.append(fo.Sample(filepath=str(path), kind="unreadable", group="unreadable", tags=["query"]))
-    dataset = fo.Dataset("diffpath-demo", persistent=True)
+    dataset = fo.Dataset(part.dataset, persistent=True)
     dataset.add_samples(samples, progress=False)
     return dataset
 

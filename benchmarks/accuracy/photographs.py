@@ -25,12 +25,14 @@ from .datasets import PHOTOGRAPHS
 from .given import SetError
 from .packages import fetch
 from .protocol import metrics
+from .scene import WithSceneStatistics, scene_statistics
 
 SHORTER_SIDE, SIDE = 480, 320  # pixels
 CORRUPTED = {3: 30}  # pictures, by severity; of the others
 _CORRUPTED_ELSE = 10
 _SHARE_CORRUPTED = 0.3  # of a small folder at most
 LEVEL = 0.05
+DEAR = ("zoom=3", "detail=2", "detail=5")  # only at the first severity
 LEAST_PICTURES = 30
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -74,6 +76,14 @@ class Look(NamedTuple):
     evaluations: int
 
 
+def beside_scene_statistics(look):
+    return Look(
+        lambda images: np.hstack([look.features(images), scene_statistics(images)]),
+        partial(WithSceneStatistics, look.detector),
+        look.evaluations,
+    )
+
+
 def looks(model):
     """The rows by name."""
 
@@ -97,6 +107,8 @@ def looks(model):
         "detail=2": row(detail=2),
         "detail=3": row(detail=3),
         "detail=5": row(detail=5),
+        "detail=3 and scene statistics": beside_scene_statistics(row(detail=3)),
+        "scene statistics": Look(scene_statistics, AnomalyDetector, 0),
         "image quality": Look(peers.image_quality, AnomalyDetector, 0),
     }
 
@@ -106,7 +118,7 @@ def read_folder(path):
     files = sorted(each for each in path.expanduser().rglob("*") if each.suffix.lower() in _ENDINGS)
     if len(files) < LEAST_PICTURES:
         raise SetError(f"{path} holds {len(files)} pictures; photographs needs {LEAST_PICTURES} or more")
-    return _middles(files)
+    return np.stack([middle(file) for file in files])
 
 
 def read_free():
@@ -118,20 +130,23 @@ def read_free():
         for pattern in patterns
         for path in sorted(folder.glob(f"**/{pattern}"))
     ]
-    return _middles(files)
+    return np.stack([middle(file) for file in files])
 
 
-def _middles(files):
-    middles = []
-    for file in files:
-        with Image.open(file) as image:
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-        scale = max(SIDE / min(rgb.size), min(1, SHORTER_SIDE / min(rgb.size)))
-        if scale != 1:
-            rgb = rgb.resize([max(SIDE, round(scale * length)) for length in rgb.size], Image.Resampling.LANCZOS)
-        left, upper = ((length - SIDE) // 16 * 8 for length in rgb.size)  # on JPEG's blocks
-        middles.append(np.asarray(rgb.crop((left, upper, left + SIDE, upper + SIDE))))
-    return np.stack(middles)
+def middle(file, least=1):
+    """The middle 320×320 of a picture, uint8, after it is brought to the sides above; None if its side is less."""
+    with Image.open(file) as image:
+        whole = ImageOps.exif_transpose(image)
+        if min(whole.size) < least:
+            return None
+        if whole.has_transparency_data:
+            whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole.convert("RGBA"))
+        rgb = whole.convert("RGB")
+    scale = max(SIDE / min(rgb.size), min(1, SHORTER_SIDE / min(rgb.size)))
+    if scale != 1:
+        rgb = rgb.resize([max(SIDE, round(scale * length)) for length in rgb.size], Image.Resampling.LANCZOS)
+    left, upper = ((length - SIDE) // 16 * 8 for length in rgb.size)  # on JPEG's blocks
+    return np.asarray(rgb.crop((left, upper, left + SIDE, upper + SIDE)))
 
 
 def measure(images, rows, severities, seeds):
@@ -140,7 +155,7 @@ def measure(images, rows, severities, seeds):
     Args:
         images: uint8 ``(N, H, W, 3)``
         rows: :class:`Look` by name
-        severities: of the fifteen kinds
+        severities: of the fifteen kinds; the first is measured by all rows
         seeds: of the division of the pictures that are not corrupted
 
     Yields:
@@ -154,9 +169,13 @@ def measure(images, rows, severities, seeds):
         some = images[chosen[: CORRUPTED.get(severity, _CORRUPTED_ELSE)]]
         asked |= {(severity, kind): corrupt(some, kind, severity) for kind in CORRUPTIONS}
     for name, look in rows.items():
+        if name in DEAR:
+            keys = [key for key in asked if key[0] in (0, severities[0])]
+        else:
+            keys = list(asked)
         clean = look.features(images[others])
-        features = {key: look.features(spoilt) for key, spoilt in asked.items()}
-        found = {key: [] for key in asked}
+        features = {key: look.features(asked[key]) for key in keys}
+        found = {key: [] for key in keys}
         for seed in seeds:
             shuffled = np.random.default_rng([seed, 1]).permutation(len(others))
             fit, query = np.split(shuffled, [len(others) * 2 // 3])

@@ -18,7 +18,7 @@ AS_A_WHOLE = "unlike the reference as a whole"
 
 BLOCKS = "8-pixel blocks (JPEG?)"
 FINE_GRAIN = "fine grain far stronger than the reference's (noise?)"
-LITTLE_DETAIL = "fine detail far weaker than the reference's (blur or low contrast?)"
+LITTLE_DETAIL = "fine detail far weaker than the reference's (blur, low contrast or empty parts?)"
 # How far, in robust deviations, numbers lie from the reference's median on average
 _LEAST_BLOCKS, _LEAST_GRAIN, _MOST_DETAIL = 3.0, 2.0, -1.5
 

@@ -2,7 +2,7 @@
 
     s_c, s_d   scores of the whole look and of the detail look, −log-likelihoods
     p_c, p_d   their tail probabilities under the reference, as by ``EmpiricalNull``
-    s          −log min(p_c / ¼, p_d / ¾)                                  the score
+    s          −log min(3 p_c, p_d)                                        the score
 
 Bonferroni's rule with weights: of every level a quarter is spent on the whole look and three on the
 detail look, which at sizes that it serves tells corrupted images *and* many of another kind. (With
@@ -33,7 +33,7 @@ from .density import Arrays
 from .detector import AnomalyDetector, CalibratedDetector, identical_rows
 
 LIGHT_TAIL = 0.01  # nearly exponential, for scores that are logarithms of probabilities
-SHARES = np.array([0.25, 0.75])  # of a level
+DETAIL_TO_CONTENT = 3  # of a level, what is spent on the detail look over what is spent on the whole look
 PART_TAIL = 0.1  # of one look's scores. With the 0.5 of a score alone no photograph in its own reference is flagged
 CENSORED = 0.1  # of a clean reference's scores, those farthest out do not shape the tail
 _NEVER_ZERO = 1e-300
@@ -115,8 +115,8 @@ class LooksDetector(CalibratedDetector):
     def combine(self, parts: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Scores of ``part_scores``, float64 ``(n_samples,)``, at least 0, rising with each part."""
         columns = [tail.p_values(column) for tail, column in zip(self._tails, np.asarray(parts, np.float64).T)]
-        smaller = np.min(columns / SHARES[:, None], axis=0)
-        return -np.log(np.clip(smaller, _NEVER_ZERO, 1))
+        smaller = np.minimum(DETAIL_TO_CONTENT * columns[0], columns[1])
+        return -np.log(np.maximum(smaller, _NEVER_ZERO)) + 0.0  # not −0
 
     def score_samples(self, X: npt.ArrayLike) -> Float[np.ndarray, " n"]:
         """Scores of both looks, **higher = more anomalous**, float64 ``(n_samples,)``.
