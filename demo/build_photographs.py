@@ -1,11 +1,11 @@
 """Rebuilds demo/photographs from free packages: JPEGs of 288×288, parts of photographs and two kinds of intruders.
 
-Get the packages as ``build_data.py`` says, and plasma-workspace-wallpapers beside them; then run::
+Get the packages as ``build_data.py`` says; then run::
 
     python demo/build_photographs.py FOLDER
 
-Each photograph is brought to 640 pixels on its shorter side, and its four corners are taken where
-they are not nearly flat. A photograph's parts are all reference or all clean queries.
+Each photograph is brought to 640 pixels on its shorter side, and divided into parts that do not
+overlap; those that are not nearly flat are taken. A photograph's parts are all reference or all clean queries.
 """
 
 import argparse
@@ -23,22 +23,12 @@ FLAT = 12  # standard deviation of the grey levels
 INTRUDERS = 24
 WIDTHS, MOST_BYTES = (256, 2000), 300_000
 QUALITY = 92
-CLEAN_PHOTOGRAPHS = 12
+CLEAN_PHOTOGRAPHS = 9
 DATA = Path(__file__).parent / "photographs"
 GREY = ("brick.png", "gravel.png")
-WALLPAPERS = tuple(
-    ("plasma-workspace-wallpapers", f"{name}/contents/images/*.jpg", licence, author)
-    for name, licence, author in (
-        ("BytheWater", "LGPL-3", "Maciej Wiklo"),
-        ("ColdRipple", "LGPL-3", "Risto Saukonpää"),
-        ("ColorfulCups", "LGPL-3", "Dmitri Popov"),
-        ("EveningGlow", "LGPL-3", "Ian Hex"),
-        ("FallenLeaf", "LGPL-3", "Martin Klapetek"),
-        ("Grey", "LGPL-3", "Sigi Sagi"),
-        ("OneStandsOut", "LGPL-3", "Risto Saukonpää"),
-        ("Path", "LGPL-3", "Risto Saukonpää"),
-        ("SafeLanding", "CC-BY-SA-4.0", "Louis Durrant"),
-    )
+MORE = (
+    ("mate-backgrounds", "Wood.jpg", "GPL-2+", "Jean-François Fortin Tam"),
+    ("python3-skimage", "astronaut.png", "public domain", "NASA"),
 )
 
 
@@ -53,11 +43,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, help="folder that holds the unpacked packages")
     packages = parser.parse_args().packages
-    photographs = [each for each in PHOTOGRAPHS + WALLPAPERS if each[1] not in GREY]
+    photographs = [each for each in PHOTOGRAPHS + MORE if each[1] not in GREY]
     order = shuffled(photographs, "large photographs")
     kinds = {
-        "clean": [part for each in order[:CLEAN_PHOTOGRAPHS] for part in corners(packages, *each)],
-        "reference": [part for each in order[CLEAN_PHOTOGRAPHS:] for part in corners(packages, *each)],
+        "clean": [part for each in order[:CLEAN_PHOTOGRAPHS] for part in parts_of(packages, *each)],
+        "reference": [part for each in order[CLEAN_PHOTOGRAPHS:] for part in parts_of(packages, *each)],
         "drawings": drawings(packages / "openclipart-png"),
         "textures": textures(packages / "colobot-common-textures"),
     }
@@ -73,10 +63,10 @@ def main():
         csv.writer(file, lineterminator="\n").writerows(with_header)
 
 
-def corners(packages, package, pattern, licence, author):
+def parts_of(packages, package, pattern, licence, author):
     path = max((packages / package).glob(f"**/{pattern}"), key=lambda path: path.stat().st_size)
     image = brought_to(path, SHORTER_SIDE)
-    across, down = ([0, side - SIDE] if side >= 1.5 * SIDE else [(side - SIDE) // 2] for side in image.size)
+    across, down = (np.linspace(0, side - SIDE, side // SIDE).astype(int) for side in image.size)
     for top in down:
         for left in across:
             part = image.crop((left, top, left + SIDE, top + SIDE))

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diffpath import AnomalyDetector, DiffPathV2
+from diffpath.dataset.sources import SELF_REFERENCE
 from diffpath.detection.looks import descriptor_detector
 from diffpath.method.descriptor import detail_length
 from diffpath.options import evaluations_per_image
@@ -32,6 +33,7 @@ CORRUPTED = {3: 30}  # pictures, by severity; of the others
 _CORRUPTED_ELSE = 10
 _SHARE_CORRUPTED = 0.3  # of a small folder at most
 LEVEL = 0.05
+DIRTY = (0, 0.05, 0.1, 0.2)  # of a set without a reference, the corrupted share
 DEAR = ("zoom=3", "detail=2", "detail=5")  # only at the first severity
 LEAST_PICTURES = 30
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -69,17 +71,21 @@ ACCIDENTS = {
 
 
 class Look(NamedTuple):
-    """A row of the table: features of images uint8 ``(N, H, W, 3)``, what fits them, and its cost."""
+    """A row: features of images uint8 ``(N, H, W, 3)``, what makes a detector of them by its options, and its cost."""
 
     features: object
     detector: object
     evaluations: int
 
 
+def _one_density(options):
+    return AnomalyDetector(**options)
+
+
 def beside_scene_statistics(look):
     return Look(
         lambda images: np.hstack([look.features(images), scene_statistics(images)]),
-        partial(WithSceneStatistics, look.detector),
+        lambda options: WithSceneStatistics(partial(look.detector, options)),
         look.evaluations,
     )
 
@@ -97,7 +103,7 @@ def looks(model):
             return descriptor[:, -length:] if alone else descriptor
 
         cost = evaluations_per_image(chosen.num_timesteps, chosen.num_noise_draws, chosen.zoom, chosen.detail)
-        detector = AnomalyDetector if alone else partial(descriptor_detector, length, None)
+        detector = _one_density if alone else partial(descriptor_detector, length)
         return Look(features, detector, crops if alone else cost)
 
     return {
@@ -108,8 +114,8 @@ def looks(model):
         "detail=3": row(detail=3),
         "detail=5": row(detail=5),
         "detail=3 and scene statistics": beside_scene_statistics(row(detail=3)),
-        "scene statistics": Look(scene_statistics, AnomalyDetector, 0),
-        "image quality": Look(peers.image_quality, AnomalyDetector, 0),
+        "scene statistics": Look(scene_statistics, _one_density, 0),
+        "image quality": Look(peers.image_quality, _one_density, 0),
     }
 
 
@@ -179,7 +185,7 @@ def measure(images, rows, severities, seeds):
         for seed in seeds:
             shuffled = np.random.default_rng([seed, 1]).permutation(len(others))
             fit, query = np.split(shuffled, [len(others) * 2 // 3])
-            detector = look.detector().fit(clean[fit])
+            detector = look.detector({}).fit(clean[fit])
             normal, flagged = detector.score_samples(clean[query]), (detector.p_values(clean[query]) <= LEVEL).mean()
             for key, X in features.items():
                 share = (detector.p_values(X) <= LEVEL).mean()
@@ -197,3 +203,33 @@ def measure(images, rows, severities, seeds):
                 "clean flagged": flagged,
                 "deviation": float(np.std([run[0] for run in runs])),
             }
+
+
+def measure_without_reference(images, rows, seeds):
+    """The same pictures as their own reference, some of them corrupted at the middle severity.
+
+    Args:
+        images: uint8 ``(N, H, W, 3)``
+        rows: :class:`Look` by name
+        seeds: of which corrupted ones, of all fifteen kinds, are mixed in
+
+    Yields:
+        dicts: method, share corrupted, and over seeds auroc, found and clean flagged
+    """
+    order = np.random.default_rng(0).permutation(len(images))
+    reserved = min(CORRUPTED[3], int(_SHARE_CORRUPTED * len(images)))
+    some, others = images[order[:reserved]], images[order[reserved:]]
+    for name, look in rows.items():
+        clean = look.features(others)
+        corrupted = np.concatenate([look.features(corrupt(some, kind, 3)) for kind in CORRUPTIONS])
+        for share in DIRTY:
+            count, runs = round(share / (1 - share) * len(clean)), []
+            for seed in seeds:
+                mixed = np.random.default_rng([seed, 2]).choice(len(corrupted), count, replace=False)
+                detector = look.detector(SELF_REFERENCE).fit(np.concatenate([clean, corrupted[mixed]]))
+                p_values, scores = detector.reference_p_values_, detector.reference_scores_
+                auroc = metrics(scores[: len(clean)], scores[len(clean) :])["auroc"] if count else np.nan
+                found = (p_values[len(clean) :] <= LEVEL).mean() if count else np.nan
+                runs.append((auroc, found, (p_values[: len(clean)] <= LEVEL).mean()))
+            auroc, found, flagged = np.mean(runs, axis=0)
+            yield {"method": name, "corrupted": share, "auroc": auroc, "found": found, "clean flagged": flagged}

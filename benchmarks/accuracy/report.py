@@ -103,12 +103,13 @@ def print_photographs(name, rows):
         )
 
 
-def write_photographs(folder, rows, provenance):
-    """``photographs.md`` and ``.json``: rows by set, dicts of :func:`benchmarks.accuracy.photographs.measure`."""
+def write_photographs(folder, rows, dirty, provenance):
+    """``photographs.md`` and ``.json``: rows by set, dicts of ``measure`` and ``measure_without_reference``."""
     lines = ["# Corrupted photographs", "", *_provenance_lines({**provenance, "sets": {}}), ""]
     for name, measured in rows.items():
         lines += [f"## {name}, {provenance['pictures'][name]} pictures", ""]
         lines += ["Averages over the fifteen kinds", "", *_markdown(_averages(measured)), ""]
+        lines += ["Without a reference, by the corrupted share", "", *_markdown(pd.DataFrame(dirty[name])), ""]
         frame = pd.DataFrame(measured)
         for severity, those in frame.groupby("severity"):
             title = f"severity {severity}" if severity else "accidents"
@@ -119,7 +120,7 @@ def write_photographs(folder, rows, provenance):
                     *_markdown(_by_kind(those, ["method", "evaluations"], value)),
                     "",
                 ]
-    _write(folder, "photographs", lines[:-1], {"provenance": provenance, "rows": rows})
+    _write(folder, "photographs", lines[:-1], {"provenance": provenance, "rows": rows, "without a reference": dirty})
 
 
 def _averages(rows):
