@@ -82,6 +82,10 @@ def _one_density(options):
     return AnomalyDetector(**options)
 
 
+def _of_detail(options):
+    return AnomalyDetector(**({"density": "gmm"} | options))
+
+
 def beside_scene_statistics(look):
     return Look(
         lambda images: np.hstack([look.features(images), scene_statistics(images)]),
@@ -103,7 +107,7 @@ def looks(model):
             return descriptor[:, -length:] if alone else descriptor
 
         cost = evaluations_per_image(chosen.num_timesteps, chosen.num_noise_draws, chosen.zoom, chosen.detail)
-        detector = _one_density if alone else partial(descriptor_detector, length)
+        detector = _of_detail if alone else partial(descriptor_detector, length)
         return Look(features, detector, crops if alone else cost)
 
     return {
@@ -228,8 +232,10 @@ def measure_without_reference(images, rows, seeds):
                 mixed = np.random.default_rng([seed, 2]).choice(len(corrupted), count, replace=False)
                 detector = look.detector(SELF_REFERENCE).fit(np.concatenate([clean, corrupted[mixed]]))
                 p_values, scores = detector.reference_p_values_, detector.reference_scores_
-                auroc = metrics(scores[: len(clean)], scores[len(clean) :])["auroc"] if count else np.nan
-                found = (p_values[len(clean) :] <= LEVEL).mean() if count else np.nan
-                runs.append((auroc, found, (p_values[: len(clean)] <= LEVEL).mean()))
-            auroc, found, flagged = np.mean(runs, axis=0)
-            yield {"method": name, "corrupted": share, "auroc": auroc, "found": found, "clean flagged": flagged}
+                row = {"clean flagged": (p_values[: len(clean)] <= LEVEL).mean()}
+                if count:
+                    row["auroc"] = metrics(scores[: len(clean)], scores[len(clean) :])["auroc"]
+                    row["found"] = (p_values[len(clean) :] <= LEVEL).mean()
+                runs.append(row)
+            means = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
+            yield {"method": name, "corrupted": share, **means}
