@@ -1,13 +1,14 @@
 """Corrupted copies and unreadable files, made when the demo runs: of grey images of 28×28, and of photographs."""
 
 import io
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 
-def gaussian_noise(image, chance):
-    levels = np.asarray(image, float) + chance.normal(0, 40, (image.height, image.width))
+def gaussian_noise(image, chance, deviation=40):
+    levels = np.asarray(image, float) + chance.normal(0, deviation, np.shape(image))
     return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
 
 
@@ -18,7 +19,7 @@ def gaussian_blur(image, chance):
 def jpeg(image, chance):
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=8)
-    return Image.open(buffer).convert("L")
+    return Image.open(buffer).convert(image.mode)
 
 
 def stripes(image, chance):
@@ -45,20 +46,9 @@ CORRUPTIONS = {
 }
 
 
-def sensor_noise(image, chance):
-    levels = np.asarray(image, float) + chance.normal(0, 15, (image.height, image.width, 3))
-    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
-
-
 def motion_blur(image, chance):
     copies = [np.roll(np.asarray(image, float), shift, axis=1) for shift in range(-5, 6)]
     return Image.fromarray(np.mean(copies, axis=0).round().astype(np.uint8))
-
-
-def strong_jpeg(image, chance):
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=8)
-    return Image.open(buffer).convert("RGB")
 
 
 def broken_transfer(image, chance):
@@ -72,10 +62,10 @@ def overexposed(image, chance):
 
 
 OF_PHOTOGRAPHS = {
-    "noise": sensor_noise,
+    "noise": partial(gaussian_noise, deviation=15),
     "defocus": gaussian_blur,
     "motion": motion_blur,
-    "JPEG": strong_jpeg,
+    "JPEG": jpeg,
     "broken": broken_transfer,
     "overexposed": overexposed,
 }

@@ -68,6 +68,9 @@ class Tensor(Array, Protocol):
     def detach(self) -> Any: ...
 
 
+BLOCK = 8  # pixels of JPEG's
+
+
 @dataclass(frozen=True)
 class CropPlan:
     """Where parts of a picture are taken from, at its own pixels: the same places in all pictures of one size.
@@ -80,7 +83,7 @@ class CropPlan:
 
     per_side: int
     side: int
-    step: int = 8
+    step: int = BLOCK
 
     def cut(self, image: Image.Image) -> UInt8[np.ndarray, "k side side 3"]:
         """The crops of an RGB picture, row by row."""

@@ -132,14 +132,7 @@ def emoji():
 
 
 def photos():
-    paths = [
-        path
-        for package, patterns in PHOTOGRAPHS.items()
-        for folder in [fetch(package)]
-        for pattern in patterns
-        for path in sorted(folder.glob(f"**/{pattern}"))
-    ]
-    yield from _crops(paths, "photos")
+    yield from _crops(photograph_files(), "photos")
 
 
 def animals():
@@ -278,6 +271,17 @@ class _ArraysOnly(pickle.Unpickler):
         if module.split(".")[0] == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
+
+
+def photograph_files():
+    """The free photographs, in the order of their packages."""
+    return [
+        path
+        for package, patterns in PHOTOGRAPHS.items()
+        for folder in [fetch(package)]
+        for pattern in patterns
+        for path in sorted(folder.glob(f"**/{pattern}"))
+    ]
 
 
 def open_image(path):

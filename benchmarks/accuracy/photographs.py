@@ -3,7 +3,7 @@
 Pictures are the user's (``--folder PATH``, any number of images) and the free photographs of the
 other benchmarks. Each is brought to 480 pixels on its shorter side if it is larger, and its middle
 320×320 is taken: corruptions are those of ImageNet-C at that size. Pictures are divided, never
-crops: some are corrupted, and of the others half are the reference and half are clean queries.
+crops: some are corrupted, and of the others two thirds are the reference and a third clean queries.
 
 Beside the fifteen kinds stand accidents of cameras and transfers, which are not part of the average.
 """
@@ -16,15 +16,14 @@ from PIL import Image, ImageOps
 
 from diffpath import AnomalyDetector, DiffPathV2
 from diffpath.dataset.sources import SELF_REFERENCE
-from diffpath.detection.looks import descriptor_detector
+from diffpath.detection.looks import descriptor_detector, detail_options
 from diffpath.method.descriptor import detail_length
 from diffpath.options import evaluations_per_image
 
 from . import peers
 from .corruptions import CORRUPTIONS, corrupt
-from .datasets import PHOTOGRAPHS
+from .datasets import photograph_files
 from .given import SetError
-from .packages import fetch
 from .protocol import metrics
 from .scene import WithSceneStatistics, scene_statistics
 
@@ -83,7 +82,7 @@ def _one_density(options):
 
 
 def _of_detail(options):
-    return AnomalyDetector(**({"density": "gmm"} | options))
+    return AnomalyDetector(**detail_options(options))
 
 
 def beside_scene_statistics(look):
@@ -133,14 +132,7 @@ def read_folder(path):
 
 def read_free():
     """The same of the free photographs."""
-    files = [
-        path
-        for package, patterns in PHOTOGRAPHS.items()
-        for folder in [fetch(package)]
-        for pattern in patterns
-        for path in sorted(folder.glob(f"**/{pattern}"))
-    ]
-    return np.stack([middle(file) for file in files])
+    return np.stack([middle(file) for file in photograph_files()])
 
 
 def middle(file, least=1):
@@ -159,6 +151,13 @@ def middle(file, least=1):
     return np.asarray(rgb.crop((left, upper, left + SIDE, upper + SIDE)))
 
 
+def divided(images):
+    """The pictures that are corrupted, and the others, by chance."""
+    order = np.random.default_rng(0).permutation(len(images))
+    reserved = min(max(CORRUPTED.values()), int(_SHARE_CORRUPTED * len(images)))
+    return images[order[:reserved]], images[order[reserved:]]
+
+
 def measure(images, rows, severities, seeds):
     """Every row on clean and corrupted pictures.
 
@@ -171,19 +170,14 @@ def measure(images, rows, severities, seeds):
     Yields:
         dicts: method, severity, kind, and over seeds auroc, found and clean flagged
     """
-    order = np.random.default_rng(0).permutation(len(images))
-    reserved = min(max(CORRUPTED.values()), int(_SHARE_CORRUPTED * len(images)))
-    chosen, others = order[:reserved], order[reserved:]
-    asked = {(0, kind): np.stack([spoil(image) for image in images[chosen]]) for kind, spoil in ACCIDENTS.items()}
+    chosen, others = divided(images)
+    asked = {(0, kind): np.stack([spoil(image) for image in chosen]) for kind, spoil in ACCIDENTS.items()}
     for severity in severities:
-        some = images[chosen[: CORRUPTED.get(severity, _CORRUPTED_ELSE)]]
+        some = chosen[: CORRUPTED.get(severity, _CORRUPTED_ELSE)]
         asked |= {(severity, kind): corrupt(some, kind, severity) for kind in CORRUPTIONS}
     for name, look in rows.items():
-        if name in DEAR:
-            keys = [key for key in asked if key[0] in (0, severities[0])]
-        else:
-            keys = list(asked)
-        clean = look.features(images[others])
+        keys = [key for key in asked if name not in DEAR or key[0] in (0, severities[0])]
+        clean = look.features(others)
         features = {key: look.features(asked[key]) for key in keys}
         found = {key: [] for key in keys}
         for seed in seeds:
@@ -220,12 +214,10 @@ def measure_without_reference(images, rows, seeds):
     Yields:
         dicts: method, share corrupted, and over seeds auroc, found and clean flagged
     """
-    order = np.random.default_rng(0).permutation(len(images))
-    reserved = min(CORRUPTED[3], int(_SHARE_CORRUPTED * len(images)))
-    some, others = images[order[:reserved]], images[order[reserved:]]
+    chosen, others = divided(images)
     for name, look in rows.items():
         clean = look.features(others)
-        corrupted = np.concatenate([look.features(corrupt(some, kind, 3)) for kind in CORRUPTIONS])
+        corrupted = np.concatenate([look.features(corrupt(chosen, kind, 3)) for kind in CORRUPTIONS])
         for share in DIRTY:
             count, runs = round(share / (1 - share) * len(clean)), []
             for seed in seeds:

@@ -203,14 +203,13 @@ def photographs(arguments):
     """Corrupted photographs of usual size, by the whole look and by both."""
     given = {name or Path(path).resolve().name: pictures.read_folder(Path(path)) for name, path in arguments.folder}
     sets, rows, dirty = {**given, "free photographs": pictures.read_free()}, {}, {}
+    methods, evaluations = pictures.looks(arguments.model), Evaluations(load_predictor(arguments.model))
+    both = {name: methods[name] for name in ("whole look (default)", "detail=3")}
     for name, images in sets.items():
-        methods = pictures.looks(arguments.model)
         for row in pictures.measure(images, methods, _middle_first(arguments.severities), arguments.seeds):
             rows.setdefault(name, []).append(row)
-        both = {name: methods[name] for name in ("whole look (default)", "detail=3")}
         dirty[name] = list(pictures.measure_without_reference(images, both, arguments.seeds))
         report.print_photographs(name, rows[name])
-        evaluations = Evaluations(load_predictor(arguments.model))
         provenance = {**_provenance(arguments, evaluations, {}), "pictures": {n: len(sets[n]) for n in rows}}
         for _, folder in arguments.folder:  # where somebody keeps pictures is nobody's business
             provenance["command"] = provenance["command"].replace(folder, "PATH")

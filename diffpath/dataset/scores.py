@@ -120,11 +120,11 @@ def _columns_of_looks(X: np.ndarray, own: np.ndarray, detector: LooksDetector) -
     """What each look says for itself, by kind of field."""
     parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
     looks = {"content": detector.content_, "detail": detector.detail_}
-    p_values = {
-        name: _scores_and_p_values(column, own, look)["p_value"] for (name, look), column in zip(looks.items(), parts.T)
+    return {
+        f"{name}_{kind}": values
+        for (name, look), column in zip(looks.items(), parts.T)
+        for kind, values in _scores_and_p_values(column, own, look).items()
     }
-    columns = {f"{name}_score": column.tolist() for name, column in zip(looks, parts.T)}
-    return {**columns, **{f"{name}_p_value": p for name, p in p_values.items()}}
 
 
 def _scores_and_p_values(scores: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[float]]:

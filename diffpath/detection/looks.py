@@ -80,7 +80,7 @@ class LooksDetector(CalibratedDetector):
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=MIN_REFERENCE_SIZE)
         together = identical_rows(X) if groups is None else groups
-        looks = [AnomalyDetector(**options) for options in self._options()]
+        looks = [AnomalyDetector(**options) for options in self._options]
         self.content_, self.detail_ = (look.fit(part, groups=together) for look, part in zip(looks, self._split(X)))
         self.held_out_ = self.content_.held_out_
         self.reference_parts_ = np.column_stack([look.reference_scores_ for look in (self.content_, self.detail_)])
@@ -149,7 +149,7 @@ class LooksDetector(CalibratedDetector):
     def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> LooksDetector:
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
-        for look, options in zip(_LOOKS, detector._options()):
+        for look, options in zip(_LOOKS, detector._options):
             own = {name.removeprefix(f"{look}."): a for name, a in arrays.items() if name.startswith(f"{look}.")}
             setattr(detector, f"{look}_", AnomalyDetector.from_arrays(options, own))
         for name in ("reference_scores_", "reference_p_values_", "reference_parts_"):
@@ -160,16 +160,22 @@ class LooksDetector(CalibratedDetector):
         detector._calibrate(arrays["calibration_scores_"], detector.trim, detector.false_positive_rate)
         return detector
 
+    @property
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of the detectors of both looks."""
         content = self.detector_options or {}
-        return content, content if content.get("trim") else {**content, "density": "gmm"}
+        return content, detail_options(content)
 
     def _fit_tails(self) -> None:
         self._tails = [EmpiricalNull(column, self.trim or CENSORED, PART_TAIL) for column in self._tail_parts.T]
 
     def _split(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return X[:, : -self.detail_length], X[:, -self.detail_length :]
+
+
+def detail_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the detail look's :class:`diffpath.AnomalyDetector` where the whole look's are these."""
+    return options if options.get("trim") else {**options, "density": "gmm"}
 
 
 def descriptor_detector(detail_length: int, detector_options: dict[str, Any] | None) -> AnomalyDetector | LooksDetector:

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..images import BLOCK
 from .descriptor import DETAIL_BANDS
 
-BLOCK = 8  # pixels: JPEG's blocks begin at multiples of it, and so do crops
 TIMES = (0.015, 0.06)  # of the schedule, in turn from crop to crop
 _TINY = 1e-8
 
