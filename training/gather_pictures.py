@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 
 LEAST_BYTES = 25_000  # of a texture: smaller ones are icons and plain colours
+# Plasma's wallpapers that are photographs
+PHOTOGRAPHS = "Autumn BytheWater ColdRipple ColorfulCups EveningGlow FallenLeaf Grey OneStandsOut Opal Path SafeLanding"
 CLOTHING_PICTURES = 20_000
 BENCHMARK_CLOTHING = 5_000  # the first of the benchmark's order, of which it uses a few hundred
 # Textures that are no pictures of a surface: normal, gloss and height maps, masks, text and letters
@@ -57,6 +59,27 @@ def plasma_wallpapers(package):
             yield Path(folder.name + path.suffix), path
 
 
+def photographs(package):
+    """The photographs among them, once more: a folder of its own has crops of its own."""
+    for relative, path in plasma_wallpapers(package):
+        if relative.stem in PHOTOGRAPHS.split():
+            yield relative, path
+
+
+def gnome_wallpapers(package):
+    for path in sorted((package / "usr/share/backgrounds/gnome").glob("*.webp")):
+        yield Path(path.name), path
+
+
+def panoramas(package):
+    """Landscapes on Earth, transparent where the sky is; no fog, planets or night lights."""
+    folder = package / "usr/share/stellarium/landscapes"
+    for place in ("garching", "grossmugl", "guereins", "hurricane", "ocean", "trees"):
+        for path in sorted((folder / place).glob("*.png")):
+            if not re.search("fog|-lgt", path.name):
+                yield Path(path.name), path
+
+
 def ukui_wallpapers(package):
     folder = package / "usr/share/backgrounds"
     for path in sorted(folder.glob("*")):
@@ -87,6 +110,9 @@ SOURCES = {
     "textures": Source("supertuxkart-data", "GPL-3+ and CC-BY-SA, per file as in its copyright file", textures),
     "plasma-wallpapers": Source("plasma-workspace-wallpapers", "GPL-2+", plasma_wallpapers),
     "ukui-wallpapers": Source("ukui-wallpapers", "CC-BY-SA-3.0", ukui_wallpapers),
+    "photographs": Source("plasma-workspace-wallpapers", "GPL-2+", photographs),
+    "gnome-wallpapers": Source("gnome-backgrounds", "CC-BY-SA-3.0 and similar, per file", gnome_wallpapers),
+    "panoramas": Source("stellarium-data", "GPL-2+ and similar, per file", panoramas),
     "stamps": Source("tuxpaint-stamps-default", "GPL-2+ and similar, per file as in its copyright file", stamps),
     "clothing": Source("dataset-fashion-mnist", "MIT", clothing),
 }

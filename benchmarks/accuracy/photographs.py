@@ -33,6 +33,8 @@ _CORRUPTED_ELSE = 10
 _SHARE_CORRUPTED = 0.3  # of a small folder at most
 LEVEL = 0.05
 DIRTY = (0, 0.05, 0.1, 0.2)  # of a set without a reference, the corrupted share
+REFERENCES = (20, 40, 60, 100, 200, 300)  # pictures, where levels are measured
+_REPEATED = 20  # choices of the reference
 DEAR = ("zoom=3", "detail=2", "detail=5")  # only at the first severity
 LEAST_PICTURES = 30
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -201,6 +203,27 @@ def measure(images, rows, severities, seeds):
                 "clean flagged": flagged,
                 "deviation": float(np.std([run[0] for run in runs])),
             }
+
+
+def measure_levels(images, rows):
+    """How many clean pictures a level flags, with few pictures as the reference and with many.
+
+    Args:
+        images: uint8 ``(N, H, W, 3)``
+        rows: :class:`Look` by name
+
+    Yields:
+        dicts: method, reference (how many), and over choices of it the share flagged and its deviation
+    """
+    for name, look in rows.items():
+        X = look.features(images)
+        for count in (each for each in REFERENCES if each <= 0.8 * len(X)):
+            shares = []
+            for seed in range(_REPEATED):
+                fit, query = np.split(np.random.default_rng([seed, 3]).permutation(len(X)), [count])
+                shares.append((look.detector({}).fit(X[fit]).p_values(X[query]) <= LEVEL).mean())
+            deviation = float(np.std(shares))
+            yield {"method": name, "reference": count, "flagged": float(np.mean(shares)), "deviation": deviation}
 
 
 def measure_without_reference(images, rows, seeds):

@@ -146,6 +146,17 @@ def write_calibration(folder, rows, level, provenance):
     _write(folder, "calibration", lines, {"provenance": provenance, "level": level, "rows": stored})
 
 
+def write_photograph_levels(folder, rows, provenance):
+    """``photograph-levels.md`` and ``.json``: rows by set, as of :func:`photographs.measure_levels`."""
+    lines = ["# Clean photographs that a level of 5% flags, by how many are the reference", ""]
+    lines += [*_provenance_lines(provenance), "Mean and deviation over twenty choices of the reference.", ""]
+    frame = pd.DataFrame([{"set": name, **row} for name, made in rows.items() for row in made])
+    frame["cell"] = [f"{row.flagged:.1%} ± {row.deviation:.1%}" for row in frame.itertuples()]
+    table = frame.pivot(index=["set", "method"], columns="reference", values="cell").fillna("–").reset_index()
+    lines += _markdown(table.rename(columns=str))
+    _write(folder, "photograph-levels", lines, {"provenance": provenance, "rows": rows})
+
+
 def write_supervised_corruptions(folder, rows, provenance):
     """``supervised-corruptions.md`` and ``.json``: rows (set, what a classifier was shown) -> AUROC by kind."""
     lines = ["# Corruptions of severity 3 with the answer known, AUROC", "", *_provenance_lines(provenance)]

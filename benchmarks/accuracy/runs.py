@@ -201,19 +201,25 @@ def _corruptions(arguments, title, sets, methods, evaluations):
 
 def photographs(arguments):
     """Corrupted photographs of usual size, by the whole look and by both."""
-    given = {name or Path(path).resolve().name: pictures.read_folder(Path(path)) for name, path in arguments.folder}
-    sets, rows, dirty = {**given, "free photographs": pictures.read_free()}, {}, {}
-    methods, evaluations = pictures.looks(arguments.model), Evaluations(load_predictor(arguments.model))
-    both = {name: methods[name] for name in ("whole look (default)", "detail=3")}
+    sets, rows, dirty = _photographs(arguments), {}, {}
+    methods, both = pictures.looks(arguments.model), _both_looks(arguments)
     for name, images in sets.items():
         for row in pictures.measure(images, methods, _middle_first(arguments.severities), arguments.seeds):
             rows.setdefault(name, []).append(row)
         dirty[name] = list(pictures.measure_without_reference(images, both, arguments.seeds))
         report.print_photographs(name, rows[name])
-        provenance = {**_provenance(arguments, evaluations, {}), "pictures": {n: len(sets[n]) for n in rows}}
-        for _, folder in arguments.folder:  # where somebody keeps pictures is nobody's business
-            provenance["command"] = provenance["command"].replace(folder, "PATH")
-        report.write_photographs(arguments.output, rows, dirty, provenance)
+        report.write_photographs(arguments.output, rows, dirty, _of_photographs(arguments, {n: sets[n] for n in rows}))
+
+
+def photograph_levels(arguments):
+    """How many clean photographs are flagged at a level, with few as the reference and with many."""
+    sets, rows = _photographs(arguments), {}
+    both = _both_looks(arguments)
+    for name, images in sets.items():
+        for row in pictures.measure_levels(images, both):
+            rows.setdefault(name, []).append(row)
+            print("{:<20}{method:<24}{reference:>5}  {flagged:.3f} ± {deviation:.3f}".format(name, **row), flush=True)
+    report.write_photograph_levels(arguments.output, rows, _of_photographs(arguments, sets))
 
 
 def solar(arguments):
@@ -237,6 +243,25 @@ def localisation(arguments):
     sets = {name: load_set(name) for name in grounds}
     title = _title_of_sets("localisation", arguments)
     report.write_localisation(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+
+
+def _photographs(arguments):
+    given = {name or Path(path).resolve().name: pictures.read_folder(Path(path)) for name, path in arguments.folder}
+    return {**given, "free photographs": pictures.read_free()}
+
+
+def _both_looks(arguments):
+    """The whole look alone, and the default for photographs."""
+    methods = pictures.looks(arguments.model)
+    return {name: methods[name] for name in ("whole look (default)", "detail=3")}
+
+
+def _of_photographs(arguments, sets):
+    evaluations = Evaluations(load_predictor(arguments.model))
+    provenance = {**_provenance(arguments, evaluations, {}), "pictures": {name: len(sets[name]) for name in sets}}
+    for _, folder in arguments.folder:  # where somebody keeps pictures is nobody's business
+        provenance["command"] = provenance["command"].replace(folder, "PATH")
+    return provenance
 
 
 def _rows(arguments, methods, sets, pairs, splits=None, judge=run_pairs):

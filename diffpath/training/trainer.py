@@ -15,6 +15,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -299,9 +300,12 @@ def checkpoint_path(config: Config) -> Path:
 def crop_indices(step: int, batch_size: int, count: int, seed: int) -> Int[np.ndarray, " batch"]:
     """Which crops step k sees: each crop once an epoch, in an order shuffled anew each epoch."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // count
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in np.unique(epochs)}
-    return np.array([orders[epoch][position % count] for epoch, position in zip(epochs, positions)])
+    return np.array([_order(position // count, count, seed)[position % count] for position in positions.tolist()])
+
+
+@lru_cache(maxsize=2)  # a step may span two epochs
+def _order(epoch: int, count: int, seed: int) -> Int[np.ndarray, " count"]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def learning_rate_factor(step: int, options: Training) -> float:
