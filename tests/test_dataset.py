@@ -48,7 +48,7 @@ def test_every_promised_field_is_there_with_its_type(scored):
     }
     for name, field_type in types.items():
         assert isinstance(dataset.get_field(name), field_type), name
-    maps = ["k_heatmap", "k_error_map"]
+    maps = ["k_anomaly_map", "k_heatmap", "k_error_map"]
     assert all(dataset.get_field(name).document_type is fo.Heatmap for name in maps)
     assert sorted(run.fields.values()) == sorted([*types, *maps])
 

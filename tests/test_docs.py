@@ -75,11 +75,12 @@ def test_every_picture_and_page_that_is_linked_is_there():
                 assert (page.parent / target).exists(), f"{page.name} links {target}"
 
 
-def test_the_scale_of_heatmaps_is_said_as_it_is():
-    low, high = MAPS["heatmap"].scale
+def test_the_scale_of_anomaly_maps_is_said_as_it_is():
+    low, high = MAPS["anomaly_map"].scale
     for page in ("README.md", "docs/find-ood-images.md"):
-        (said,) = re.findall(r"yellow \(?([\d.]+) and more", (ROOT / page).read_text())
-        assert (low, float(said)) == (0, high), page
+        text = (ROOT / page).read_text()
+        assert round(10**low) == 20 and re.search(r"dark violet[^.]*\b1 in 20\b", text), page
+        assert round(10**high) == 10_000 and re.search(r"yellow[^.]*\b1 in 10,000\b", text), page
 
 
 def test_the_demo_leaves_the_colours_that_its_run_made():

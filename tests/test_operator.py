@@ -182,7 +182,7 @@ def test_immediate_execution_reports_progress_and_ends_on_the_ranked_view(datase
     assert len(progress) > 5 and progress == sorted(progress) and progress[-1] == 1
     assert names[-5:] == ["reload_dataset", "set_color_scheme", "set_view", "set_active_fields", "notify"]
     colors = messages[-4][1]
-    assert colors["color_by"] == "value" and colors["colorscales"][0]["path"] == "diffpath_heatmap"
+    assert colors["color_by"] == "value" and colors["colorscales"][0]["path"] == "diffpath_anomaly_map"
     notice = messages[-1][1]["message"]
     run = dataset.get_run_info("diffpath").config.serialize()
     assert "36 images" in notice and f"{run['num_likely_ood']} likely OOD" in notice and "0 could not be read" in notice

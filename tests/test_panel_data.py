@@ -11,7 +11,8 @@ import pytest
 from fiftyone.core.utils import serialize_numpy_array
 from PIL import Image
 
-from diffpath.operators.panel import data
+from diffpath.dataset.maps import MAPS
+from diffpath.operators.panel import data, plots
 from diffpath.options import FEATURE_NAMES
 
 CENTRE, SCALE = np.arange(6.0), np.array([1.0, 2.0, 4.0, 0.5, 1.0, 10.0])
@@ -216,3 +217,27 @@ def test_the_panel_stays_quick_at_twenty_thousand_images(dataset):
     points = data.feature_points(dataset, run, *data.COMPONENT_NAMES)
     assert histogram.query.sum() == points.total == 20_000
     assert time.monotonic() - started < 10  # about half a second on two idle cores
+
+
+def test_a_map_lies_on_its_picture_whatever_its_shape(dataset, tmp_path):
+    fill(dataset, [3.0], np.zeros((1, 6)))
+    Image.new("RGB", (1200, 600), "red").save(tmp_path / "picture.jpg")
+    sample = dataset.first()
+    sample.filepath = str(tmp_path / "picture.jpg")
+    sample.save()
+    picture = data.sample_report(dataset, fake_run(), sample.id).picture
+    assert (picture.width, picture.height) == (480, 240) and picture.source.startswith("data:image/jpeg;base64,")
+    (trace,) = plots.map_traces(np.zeros((32, 32)), "anomaly_map", MAPS["anomaly_map"].scale, picture)
+    assert (trace["dx"] * 32, trace["dy"] * 32) == (480, 240)
+    assert trace["colorscale"][0] == [0, "rgba(0, 0, 0, 0)"]  # nothing where all is usual
+    (image,) = plots.map_layout("anomaly_map", picture)["images"]
+    assert (image["sizex"], image["sizey"]) == (480, 240)
+
+
+def test_a_picture_that_cannot_be_shown_leaves_the_map_alone(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"none")
+    assert data.Picture.read(str(tmp_path / "broken.png")) is None
+    assert data.Picture.read("/no/such/picture.png") is None
+    (trace,) = plots.map_traces(np.zeros((8, 4)), "heatmap", (0, 1), None)
+    assert trace["dx"] == trace["dy"] == 1 and trace["opacity"] == 1
+    assert "images" not in plots.map_layout("heatmap", None)

@@ -293,9 +293,9 @@ def test_deleting_a_run_looks_at_none_of_its_files(dataset, monkeypatch):
 
 def test_a_run_record_is_new_once(dataset):
     request = dict(owner="0" * 24, provenance={"options": {}}, heatmaps=False, folder=Path("/x"), requested=None)
-    RunRecord.new("k", **request).register(dataset)
+    RunRecord.new("k", anomaly_maps=False, **request).register(dataset)
     with pytest.raises(ValueError, match="already exists"):
-        RunRecord.new("k", **request).register(dataset)
+        RunRecord.new("k", anomaly_maps=False, **request).register(dataset)
 
 
 def test_a_heartbeat_of_the_version_before_is_read(dataset):

@@ -133,7 +133,7 @@ def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
         for path in map(Path, paths):
             assert path.is_file() and path.parent == Path(renamed.heatmap_dir).parent / made.folder
     assert not Path(run.config["folder"]).exists()
-    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["new_heatmap", "new_error_map"]
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == [f"new_{kind}" for kind in MAPS]
     assert len(load_diffpath_view(dataset, "new")) == 12
 
 
@@ -243,7 +243,7 @@ def test_the_last_of_two_runs_takes_the_colour_scheme_with_it(dataset):
     compute_diffpath(dataset, run_key="b", **FAST)
     assert dataset.app_config.color_scheme.color_by == "value"
     delete_diffpath(dataset, "a")
-    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == ["b_heatmap", "b_error_map"]
+    assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == [f"b_{kind}" for kind in MAPS]
     delete_diffpath(dataset, "b")
     assert dataset.app_config.color_scheme is None
 

@@ -201,20 +201,36 @@ def write_solar(folder, rows, provenance):
     _write(folder, "solar", lines, {"provenance": provenance, "rows": stored})
 
 
-def write_localisation(folder, title, rows, provenance):
-    """``title.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO."""
+def write_localisation(folder, title, rows, ranked, provenance):
+    """``title.md`` and ``.json``: rows (ground, patch, map) -> pixel AUROC and PRO; ranked (ground, map) -> AUROC."""
     lines = [
-        "# Localisation, pixel AUROC / PRO to a false-positive rate of 0.3",
+        "# Localisation, pixel AUROC within images / over all images together / PRO to a false-positive rate of 0.3",
         "",
         *_provenance_lines(provenance),
         "",
     ]
     cells: dict[str, dict[str, str]] = {}
     for (ground, patch, name), row in rows.items():
-        cells.setdefault(name, {"map": name})[f"{patch} in {ground}"] = f"{row['auroc']:.3f} / {row['pro']:.3f}"
+        cells.setdefault(name, {"map": name})[f"{patch} in {ground}"] = " / ".join(f"{x:.3f}" for x in row.values())
     lines += _markdown(cells.values())
+    lines += ["", "# Images of other sets ranked by the means of their maps, AUROC", ""]
+    lines += ["*with the score*: Spearman's correlation of mean and score, over all images.", ""]
+    by_mean = []
+    for (ground, name), row in ranked.items():
+        average = np.mean([value for other, value in row.items() if other != "with the score"])
+        by_mean.append({"reference": ground, "map": name, "average": f"**{average:.3f}**", **row})
+    lines += _markdown(by_mean)
     stored = [{"ground": a, "patch": b, "map": c, **row} for (a, b, c), row in rows.items()]
-    _write(folder, title, lines, {"provenance": provenance, "rows": stored})
+    _write(
+        folder,
+        title,
+        lines,
+        {
+            "provenance": provenance,
+            "rows": stored,
+            "ranked": [{"ground": a, "map": b, **row} for (a, b), row in ranked.items()],
+        },
+    )
 
 
 def mean_and_deviation(values):

@@ -239,10 +239,10 @@ def localisation(arguments):
     arguments.seeds = [0]
     evaluations = Evaluations(load_predictor(arguments.model))
     grounds = places.GROUNDS if arguments.sets == "development" else (*places.GROUNDS, *places.TEST_GROUNDS)
-    rows = places.measure(evaluations, grounds)
+    rows, ranked = places.measure(evaluations, grounds)
     sets = {name: load_set(name) for name in grounds}
     title = _title_of_sets("localisation", arguments)
-    report.write_localisation(arguments.output, title, rows, _provenance(arguments, evaluations, sets))
+    report.write_localisation(arguments.output, title, rows, ranked, _provenance(arguments, evaluations, sets))
 
 
 def _photographs(arguments):

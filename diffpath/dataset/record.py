@@ -158,16 +158,24 @@ class RunRecord:
 
     @classmethod
     def new(
-        cls, run_key: str, *, owner: str, provenance: dict[str, Any], heatmaps: bool, folder: Path, requested: Requested
+        cls,
+        run_key: str,
+        *,
+        owner: str,
+        provenance: dict[str, Any],
+        heatmaps: bool,
+        anomaly_maps: bool,
+        folder: Path,
+        requested: Requested,
     ) -> RunRecord:
         """The record of a run that begins; :meth:`register` writes it."""
-        options = provenance["options"]
+        options = MethodOptions(**provenance["options"])
         return cls(
             run_key=run_key,
             timestamp=datetime.now(timezone.utc),  # FiftyOne keeps its own
             status=INCOMPLETE,
             provenance=provenance,
-            fields=field_names(run_key, MethodOptions(**options), heatmaps, embeddings="embeddings" in provenance),
+            fields=field_names(run_key, options, heatmaps, "embeddings" in provenance, anomaly_maps),
             views=view_names(run_key),
             folder=str(folder),
             heatmaps=heatmaps,

@@ -84,11 +84,14 @@ _SCORE_OF_LOOKS = (
 _OF_EMBEDDINGS = ("diffusion_score", "embedding_score")
 
 
-def field_names(run_key: str, options: MethodOptions, heatmaps: bool, embeddings: bool) -> dict[str, str]:
+def field_names(
+    run_key: str, options: MethodOptions, heatmaps: bool, embeddings: bool, anomaly_maps: bool = True
+) -> dict[str, str]:
     """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
     left_out = {part.name for part in PARTS if not part.length(options)}
     left_out |= set(_LATER)
     left_out |= set() if heatmaps else set(MAPS)
+    left_out |= set() if anomaly_maps else {"anomaly_map"}
     left_out |= set() if options.detail else set(_OF_LOOKS)
     left_out |= set() if embeddings else set(_OF_EMBEDDINGS)
     return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if kind not in left_out}

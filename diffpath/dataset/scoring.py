@@ -18,6 +18,7 @@ import fiftyone as fo
 from ..options import MethodOptions, complete_options
 from .appearance import color_maps
 from .delete import delete_diffpath
+from .evidence import write_anomaly_maps
 from .files import file_keys, remove_if_empty
 from .heartbeat import check_idle, with_heartbeat
 from .internals import Samples, dataset_id, dump_view, root_dataset
@@ -45,7 +46,8 @@ def compute_diffpath(
 
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
-    ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that rank and filter by them.
+    ``K_anomaly_map``, ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that
+    rank and filter by them.
     Where the reference's images are large, or with ``detail``, what each of the two looks says is
     in ``K_content_score``, ``K_content_p_value``, ``K_detail_score`` and ``K_detail_p_value``, and
     ``K_score`` is the more surprising one's.
@@ -79,7 +81,7 @@ def iterate_diffpath(samples: Samples, **arguments: Any) -> Generator[Progress, 
 def iterate_scoring(request: ScoringRequest) -> Generator[Progress, None, DiffPathRun]:
     """Makes the run that is requested; a generator of :class:`Progress` that returns the run."""
     scoring = _Scoring(request)
-    record = _begin(scoring.dataset, request, scoring.all_provenance)
+    record = _begin(scoring.dataset, request, scoring.all_provenance, scoring.source.has_places)
     yield from with_heartbeat(scoring.steps(record), scoring.dataset, record)
     return DiffPathRun.load(scoring.dataset, request.run_key)
 
@@ -127,14 +129,15 @@ class _Scoring:
         dataset, request = self.dataset, self.request
         self.source.save_copy(record.reference_path)
         store = FieldStore(dataset, record, self.target)
-        archive = ReferenceArchive(Path(record.folder))
+        archive = ReferenceArchive(Path(record.folder), store.evidence if "anomaly_map" in record.fields else None)
         rate = yield from self._scan(store, archive)
 
         self.vectors.note_problems(dataset, record, store.descriptors)
         described = self.vectors.join(store.descriptors)
         shared = {i: store.descriptors[j] for i, j in self.shared.items() if j in store.descriptors}
         of_reference = self.vectors.join({**archive.descriptors, **shared, **store.descriptors})
-        fitted = self.source.fit(of_reference, self.provenance)
+        fitted = self.source.fit(of_reference, self.provenance, lambda ids: store.evidence.of(ids, self.shared))
+        write_anomaly_maps(dataset, record, store.evidence, fitted.local, store.descriptors)
         record.patch(
             dataset,
             **write_results(dataset, record, described, fitted, self.target),
@@ -170,7 +173,7 @@ def _same_files(paths: Mapping[str, str], target: Mapping[str, str]) -> dict[str
     return {i: of_target[key] for i, key in zip(others, keys) if key in of_target}
 
 
-def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any]) -> RunRecord:
+def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any], anomaly_maps: bool) -> RunRecord:
     """Registers a new run, or takes up an interrupted one that the same arguments began."""
     run_key = request.run_key
     record = find_record(dataset, run_key)
@@ -199,6 +202,7 @@ def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, A
         owner=dataset_id(dataset),
         provenance=provenance,
         heatmaps=request.heatmaps,
+        anomaly_maps=anomaly_maps,
         folder=folder,
         requested=requested,
     )

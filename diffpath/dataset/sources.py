@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathV2
     from ..values import ValueRange
 
+FindEvidence: TypeAlias = Callable[[Sequence[str]], "np.ndarray | None"]
 ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
 DETAIL = 3  # crops per side of the detail look, where the reference's images are large
 DETAIL_FROM = 4  # times the model's side, from which they are
@@ -199,9 +200,22 @@ class ReferenceSource(ABC):
     def save_copy(self, path: Path) -> None:
         """Writes what a run that is continued could not find again."""
 
+    @property
     @abstractmethod
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
-        """A fitted :class:`diffpath.Reference`."""
+    def has_places(self) -> bool:
+        """Whether it says, or will, what places of its images look like, as anomaly maps need."""
+
+    @abstractmethod
+    def fit(
+        self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any], evidence: FindEvidence
+    ) -> Reference:
+        """A fitted :class:`diffpath.Reference`.
+
+        Args:
+            descriptors: by sample id
+            provenance: what made them
+            evidence: gives the local evidence of samples, or None where there is none
+        """
 
 
 class SampleReference(ReferenceSource):
@@ -262,7 +276,13 @@ class SampleReference(ReferenceSource):
     def save_copy(self, path: Path) -> None:
         """Samples are found again in their dataset."""
 
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
+    @property
+    def has_places(self) -> bool:
+        return True
+
+    def fit(
+        self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any], evidence: FindEvidence
+    ) -> Reference:
         from ..detection.reference import Reference
 
         ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
@@ -271,7 +291,16 @@ class SampleReference(ReferenceSource):
         X = np.stack([descriptors[i] for i in ids])
         keys = file_keys(self.paths[i] for i in ids)
         groups = of_one_file(keys, None if self._groups is None else [self._groups[i] for i in ids])
-        return Reference.of(X, provenance, self.description, groups, members=keys, **self._detector_options)
+        options = self._detector_options
+        return Reference.of(
+            X,
+            provenance,
+            self.description,
+            groups,
+            members=keys,
+            evidence=lambda rows: evidence([ids[row] for row in rows]),
+            **options,
+        )
 
 
 class FittedReference(ReferenceSource):
@@ -309,7 +338,13 @@ class FittedReference(ReferenceSource):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._reference.save(path)
 
-    def fit(self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any]) -> Reference:
+    @property
+    def has_places(self) -> bool:
+        return self._reference.local is not None
+
+    def fit(
+        self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any], evidence: FindEvidence
+    ) -> Reference:
         return self._reference
 
 

@@ -11,6 +11,7 @@ import fiftyone as fo
 import numpy as np
 
 from ..method.descriptor import PARTS
+from .evidence import Evidence
 from .internals import every_image
 from .maps import MAPS, write_map
 from .record import RunRecord, find_record
@@ -47,7 +48,9 @@ class FieldStore:
         self._dataset, self._run_key = dataset, record.run_key
         self._fields, self._folder = record.fields, Path(record.folder)
         self._parts = [part.name for part in PARTS if part.name in record.fields]
-        self._maps = [kind for kind in MAPS if kind in record.fields]
+        self._maps = {kind: made.source for kind, made in MAPS.items() if made.source and kind in record.fields}
+        self._anomaly_map = record.fields.get("anomaly_map")
+        self.evidence = Evidence(self._folder)
         order = [*self._maps, *(kind for kind in self._parts if kind != _DONE), "error", _DONE]
         self._waiting: dict[str, dict[str, Any]] = {kind: {} for kind in order}
         for kind in self._maps:
@@ -61,8 +64,10 @@ class FieldStore:
         self.descriptors[sample_id] = result.descriptor
         for kind in self._parts:
             self._waiting[kind][sample_id] = getattr(result, kind)
-        for kind in self._maps:
-            values = getattr(result, MAPS[kind].source)
+        if self._anomaly_map:
+            self.evidence.add(sample_id, result.local)
+        for kind, source in self._maps.items():
+            values = getattr(result, source)
             self._waiting[kind][sample_id] = write_map(values, kind, self._folder, sample_id)
         self._waiting["error"][sample_id] = None
 
@@ -73,6 +78,7 @@ class FieldStore:
         if not len(self):
             return
         self._check_not_deleted()
+        self.evidence.flush()  # before what says that an image is done
         for kind, values in self._waiting.items():
             if values:
                 self._dataset.set_values(self._fields[kind], values, key_field="id")
@@ -94,9 +100,13 @@ class FieldStore:
         described = every_image(self._dataset).exists(self._fields[_DONE])
         paths = [self._fields[kind] for kind in self._parts]
         maps = [f"{self._fields[kind]}.map_path" for kind in self._maps]
-        for sample_id, *values in zip(*described.values(["id", *paths, *maps])):
+        made = f"{self._anomaly_map}.map_path" if self._anomaly_map else "id"
+        kept = self.evidence.ids if self._anomaly_map else sample_ids
+        for sample_id, anomaly_map, *values in zip(*described.values(["id", made, *paths, *maps])):
             parts, files = values[: len(paths)], values[len(paths) :]
             if sample_id not in sample_ids or any(value is None for value in values):
+                continue
+            if sample_id not in kept and not (anomaly_map and Path(anomaly_map).is_file()):
                 continue
             if all(Path(file).is_file() for file in files):
                 yield sample_id, np.concatenate(parts)
@@ -109,10 +119,15 @@ class ReferenceArchive:
 
     Attributes:
         descriptors: of the images that are done
+
+    Args:
+        folder: the run's
+        evidence: takes their local evidence, where the run makes anomaly maps
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, evidence: Evidence | None = None) -> None:
         self._path = folder / "reference.jsonl"
+        self._evidence = evidence
         self._waiting: list[str] = []
         self.descriptors = dict(self._read())
 
@@ -122,12 +137,16 @@ class ReferenceArchive:
     def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = result.descriptor
         self._waiting.append(json.dumps([sample_id, result.descriptor.tolist()]))
+        if self._evidence is not None:
+            self._evidence.add(sample_id, result.local)
 
     def add_error(self, sample_id: str, error: str) -> None:
         """An unreadable reference image is left out of the reference."""
 
     def flush(self) -> None:
         if self._waiting:
+            if self._evidence is not None:
+                self._evidence.flush()
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.writelines(f"{line}\n" for line in self._waiting)

@@ -9,6 +9,7 @@ from fiftyone import ViewField as F
 
 from ..options import ModelOptions
 from .embeddings import Embeddings, NoEmbeddings
+from .evidence import write_anomaly_maps
 from .heartbeat import check_idle, with_heartbeat
 from .internals import Samples, every_image, root_dataset
 from .ownership import own_files
@@ -103,7 +104,9 @@ def iterate_update(
         yield scanner.progress("Scoring new images")
         yield from scanner.run(pending, store, "Scoring new images")
         vectors.note_problems(dataset, record, store.descriptors)
-        write_scores(dataset, record.fields, vectors.join(store.descriptors), reference, unscored)
+        described = vectors.join(store.descriptors)
+        write_anomaly_maps(dataset, record, store.evidence, reference.local, store.descriptors)
+        write_scores(dataset, record.fields, described, reference, unscored)
         _count_and_flag(dataset, run_key)
 
     yield from with_heartbeat(steps(), dataset, record)

@@ -139,6 +139,10 @@ class FusedDetector(CalibratedDetector):
             [self.detector_.score_samples(descriptors), self._neighbours.distances(_normalised(embeddings))]
         )
 
+    @property
+    def trim(self) -> float:
+        return self.detector_.trim
+
     def part_p_values(self, parts: npt.ArrayLike) -> Float[np.ndarray, "n 2"]:
         """Tail probabilities of ``part_scores``, float64 ``(n_samples, 2)`` in (0, 1], each falling with its part."""
         columns = [tail.p_values(column) for tail, column in zip(self._tails, np.asarray(parts, np.float64).T)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,9 +19,10 @@ from jaxtyping import Int, UInt64
 
 from ..errors import ReferenceSetError
 from ..method.descriptor import detail_length
-from ..options import MethodOptions, complete_options
+from ..options import MIN_REFERENCE_SIZE, MethodOptions, complete_options
 from .detector import AnomalyDetector
 from .fusion import FusedDetector
+from .local import MAX_IMAGES, LocalReference
 from .looks import LooksDetector, descriptor_detector
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _FORMATS: dict[str, type[AnyDetector]] = {
     "diffpath reference 2, fused": FusedDetector,
     "diffpath reference 3, looks": LooksDetector,
 }
-_MEMBERS = "members"  # the array beside the detector's own
+_MEMBERS = "members"  # arrays beside the detector's own
+_LOCAL = "local."
 _ANY_FORMAT = "diffpath reference "
 
 # What must be equal for descriptors to be comparable, and how one makes it so
@@ -66,6 +68,8 @@ class Reference:
         members: uint64 ``(n,)``: keys of the files that it was fitted on, in the order of the
             detector's ``reference_scores_``; None where they are not known. An image that is among
             them is judged by the score that it has there, by a fit that did not see it
+        local: what places of its images look like, a
+            :class:`diffpath.detection.local.LocalReference`, for anomaly maps; None where that is not known
 
     Example::
 
@@ -81,6 +85,7 @@ class Reference:
     provenance: dict[str, Any]
     description: dict[str, Any] = field(default_factory=dict)
     members: UInt64[np.ndarray, " n"] | None = None
+    local: LocalReference | None = None
 
     @classmethod
     def fit(cls, method: DiffPathV2, images: Any, groups: npt.ArrayLike | None = None, **options: Any) -> Reference:
@@ -93,7 +98,10 @@ class Reference:
                 :meth:`diffpath.AnomalyDetector.fit`
             **options: those of :class:`diffpath.AnomalyDetector`
         """
-        return cls.of(method.score_images(images).descriptor, method.provenance, groups=groups, **options)
+        result = method.score_images(images)
+        return cls.of(
+            result.descriptor, method.provenance, groups=groups, evidence=lambda rows: result.local[rows], **options
+        )
 
     @classmethod
     def of(
@@ -103,6 +111,7 @@ class Reference:
         description: dict[str, Any] | None = None,
         groups: npt.ArrayLike | None = None,
         members: np.ndarray | None = None,
+        evidence: Callable[[np.ndarray], np.ndarray | None] | None = None,
         **options: Any,
     ) -> Reference:
         """Fits a reference on descriptors, each followed by its embedding where ``provenance`` has the length of one.
@@ -113,6 +122,8 @@ class Reference:
             description: more about them, for people
             groups: ``(n,)`` or None, as in :meth:`fit`
             members: as above
+            evidence: gives the ``DiffPathResult.local`` of some of them, by their places ``(m,)``; None, or
+                what gives None, where that is not known
             **options: those of :class:`diffpath.AnomalyDetector`
         """
         length = provenance.get("embedding_length")
@@ -121,7 +132,8 @@ class Reference:
             detector: AnyDetector = FusedDetector(length, detector_options=options, detail_length=detail)
         else:
             detector = descriptor_detector(detail, options)
-        return cls(detector.fit(X, groups=groups), provenance, description or {}, members)
+        detector.fit(X, groups=groups)
+        return cls(detector, provenance, description or {}, members, _fit_local(detector, evidence, groups))
 
     def checked(self, provenance: Mapping[str, Any]) -> AnyDetector:
         """The detector, if descriptors made by ``provenance`` are comparable with the reference's.
@@ -142,7 +154,10 @@ class Reference:
         about = {"params": self.detector.get_params(), "made_by": self.provenance, "description": self.description}
         part = Path(f"{path}.{os.getpid()}")
         members = {} if self.members is None else {_MEMBERS: self.members}
-        save_file({**self.detector.arrays(), **members}, part, metadata={"format": kind, "about": json.dumps(about)})
+        local = {} if self.local is None else {f"{_LOCAL}{name}": a for name, a in self.local.arrays().items()}
+        save_file(
+            {**self.detector.arrays(), **members, **local}, part, metadata={"format": kind, "about": json.dumps(about)}
+        )
         part.replace(path)
 
     @classmethod
@@ -165,8 +180,10 @@ class Reference:
         except (OSError, SafetensorError) as error:
             raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
         about, members = json.loads(metadata["about"]), arrays.pop(_MEMBERS, None)
+        of_places = {name.removeprefix(_LOCAL): arrays.pop(name) for name in [*arrays] if name.startswith(_LOCAL)}
         detector = _FORMATS[metadata["format"]].from_arrays(about["params"], arrays)
-        return cls(detector, about["made_by"], about["description"], members)
+        local = LocalReference.from_arrays(of_places) if of_places else None
+        return cls(detector, about["made_by"], about["description"], members, local)
 
     def places(self, keys: UInt64[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Where files are among those that it was fitted on, int ``(m,)``; −1 for the others."""
@@ -178,6 +195,24 @@ class Reference:
 
 
 load_reference = Reference.load
+
+
+def _fit_local(
+    detector: AnyDetector, evidence: Callable[[np.ndarray], np.ndarray | None] | None, groups: npt.ArrayLike | None
+) -> LocalReference | None:
+    """Of a reference that may be contaminated the more typical half, of a large one some images by chance."""
+    if evidence is None:
+        return None
+    scores = detector.reference_scores_
+    kept = np.arange(len(scores))
+    if detector.trim and len(kept) > 2 * MIN_REFERENCE_SIZE:
+        kept = kept[scores <= np.median(scores)]
+    if len(kept) > MAX_IMAGES:
+        kept = np.sort(np.random.default_rng(0).choice(kept, MAX_IMAGES, replace=False))
+    found = evidence(kept)
+    if found is None:
+        return None
+    return LocalReference.fit(found, None if groups is None else np.asarray(groups)[kept])
 
 
 def _differences(reference: Mapping[str, Any], query: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,8 @@ from ..options import FEATURE_NAMES, MethodOptions
 DESCRIPTOR = "with spectrum"  # another name when other numbers are computed
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 FREQUENCY_BANDS = (0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)  # lower bounds, in cycles per pixel
+LOCAL_KINDS = 3  # of local evidence at each part of the path, the size of the error first
+LOCAL_STRIDE = 2  # pixels from one place of it to the next
 
 
 # Likewise, of the higher of both directions, in the detail look

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float16, Float32, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -19,9 +19,10 @@ from ..images import PREPROCESSING, AnyImage, CropPlan, Looks, prepare_image, pr
 from ..models import BUNDLED_MODEL, NoisePredictor, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MethodOptions, ModelOptions
-from .descriptor import DESCRIPTOR, PARTS, join_parts
+from .descriptor import DESCRIPTOR, LOCAL_KINDS, LOCAL_STRIDE, PARTS, join_parts
 from .detail import TIMES, detail_numbers
 from .features import error_maps, heatmaps, path_statistics, six_features
+from .local import GROUPS, local_evidence
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
 
@@ -57,6 +58,8 @@ class DiffPathResult:
         error_maps: float32 ``(N, H, W)`` in [0, 1]: the size of the score error around each
             pixel, on a logarithmic scale; finds small foreign parts better than 1 − SSIM.
             A latent model's are at its latent's side
+        local: float16 ``(N, K, y, x)``: what the network errs in around every second pixel of those
+            maps, the evidence of an anomaly map: see :mod:`diffpath.method.local`
     """
 
     features: Float32[np.ndarray, "*n 6"]
@@ -67,6 +70,7 @@ class DiffPathResult:
     descriptor: Float32[np.ndarray, "*n d"]
     heatmaps: Float32[np.ndarray, "*n h h"]
     error_maps: Float32[np.ndarray, "*n e e"]
+    local: Float16[np.ndarray, "*n k y y"]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -327,7 +331,7 @@ class DiffPathV2:
             self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views
         )
         for seen in larger:
-            maps = {"heatmaps": seen.heatmaps, "error_maps": seen.error_maps}
+            maps = {"heatmaps": seen.heatmaps, "error_maps": seen.error_maps, "local": seen.local}
             whole = replace(whole, zoomed=seen.descriptor, **maps)
         if crops is not None:
             whole = replace(whole, detail=self._see_detail(predictor, crops, max_evaluations))
@@ -377,13 +381,15 @@ class DiffPathV2:
         statistics = path_statistics(path.score_error, moments.dissimilarity(STANDARD_C))
         tensors = {"features": features, "profile": profile, "statistics": statistics}
         parts = {name: values.cpu().numpy() for name, values in tensors.items()}
+        of_structure = of_map.dissimilarity(HEATMAP_C)
         return DiffPathResult(
             **parts,
             zoomed=np.zeros((len(images), 0), np.float32),
             detail=np.zeros((len(images), 0), np.float32),
             descriptor=join_parts(parts, replace(options, zoom=1, detail=0)),
-            heatmaps=heatmaps(of_map.dissimilarity(HEATMAP_C), time).cpu().numpy(),
+            heatmaps=heatmaps(of_structure, time).cpu().numpy(),
             error_maps=error_maps(path.score_error).cpu().numpy(),
+            local=local_evidence(path.score_error, of_structure).half().cpu().numpy(),
         )
 
     def _to_network_scale(self, pixels: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c h w"]:
@@ -457,7 +463,7 @@ class DiffPathV2:
                 )
 
     def _empty_result(self) -> DiffPathResult:
-        side = self.views[-1].side
+        side, places = self.views[-1].side, -(-self.views[-1].noise.shape[-1] // LOCAL_STRIDE)
         lengths = {part.name: len(part.computed_names(self.options)) for part in PARTS}
         parts = {name: np.zeros((0, length), np.float32) for name, length in lengths.items()}
         return DiffPathResult(
@@ -465,6 +471,7 @@ class DiffPathV2:
             descriptor=join_parts(parts, self.options),
             heatmaps=np.zeros((0, side, side), np.float32),
             error_maps=np.zeros((0, *self.views[-1].noise.shape[-2:]), np.float32),
+            local=np.zeros((0, LOCAL_KINDS * min(GROUPS, len(self.timesteps)), places, places), np.float16),
         )
 
 

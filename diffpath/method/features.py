@@ -29,7 +29,7 @@ CORRELATION_LAG = 4  # pixels
 HEATMAP_TIMES = (0.15, 0.75)  # fractions of the schedule
 ERROR_MAP_WINDOW = 7  # pixels
 ERROR_MAP_DECADES = 3
-_TINY = 1e-12  # below any mean square of errors that a network makes
+TINY = 1e-12  # below any mean square of errors that a network makes
 _LEAST_SHARE = 1e-8  # of a band in the error's power: what float32 tells from none
 ERROR_POWERS: dict[str, Callable[[Tensor], Tensor]] = {
     "signed": lambda error: error,
@@ -88,7 +88,7 @@ def path_statistics(
         float32 ``(N, 3 T + 9)`` in the order of :func:`diffpath.method.descriptor.statistic_names`
     """
     lag = min(CORRELATION_LAG, min(score_error.shape[-2:]) - 1)
-    energy = _by_timestep(score_error**2).clamp_min(_TINY)
+    energy = _by_timestep(score_error**2).clamp_min(TINY)
     across = _by_timestep(score_error[..., lag:] * score_error[..., :-lag])
     down = _by_timestep(score_error[..., lag:, :] * score_error[..., :-lag, :])
     relative_error = _by_timestep(score_error) / energy.sqrt()
@@ -117,7 +117,7 @@ def error_spectrum(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "
     power = torch.fft.fft2(early).abs().square().mean(dim=(1, 3))
     bands = _frequency_bands(power.shape[-2], power.shape[-1], like=power)
     by_band = [(power * band).sum(dim=(-2, -1)) / band.sum().clamp_min(1) for band in bands]
-    relative = torch.stack(by_band, dim=-1) / power.mean(dim=(-2, -1)).clamp_min(_TINY).unsqueeze(-1)
+    relative = torch.stack(by_band, dim=-1) / power.mean(dim=(-2, -1)).clamp_min(TINY).unsqueeze(-1)
     return relative.clamp_min(_LEAST_SHARE).log().mean(dim=1)
 
 
@@ -161,7 +161,7 @@ def error_maps(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n h 
 def _error_decades(score_error: Float[Tensor, "n d t c h w"]) -> Float[Tensor, "n h w"]:
     """Decimal logarithm of e² around each pixel, averaged over draws and timesteps, ``(N, H, W)``."""
     energy = local_mean(score_error.square().mean(dim=3), ERROR_MAP_WINDOW)
-    return energy.clamp_min(_TINY).log10().mean(dim=(1, 2))
+    return energy.clamp_min(TINY).log10().mean(dim=(1, 2))
 
 
 def _frequency_bands(height: int, width: int, like: Tensor) -> list[Float[Tensor, "{height} {width}"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 from fiftyone import ViewField as F
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...dataset.internals import every_image
 from ...dataset.maps import MAPS
@@ -21,6 +22,7 @@ from ...options import FEATURE_NAMES
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
+_PICTURE_SIDE = 480  # pixels
 _LOG_COUNTS_FROM = 200  # ratio of the tallest to the lowest bar
 _EXPORTED = (
     *("score", "diffusion_score", "embedding_score", "p_value", "content_p_value", "detail_p_value"),
@@ -256,6 +258,33 @@ def principal_components(z: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small copy of a sample's picture, for maps to lie on.
+
+    Attributes:
+        source: a data URL
+        width, height: in pixels
+    """
+
+    source: str
+    width: int
+    height: int
+
+    @classmethod
+    def read(cls, path: str) -> Picture | None:
+        """Of a file; None where Pillow can't show it."""
+        try:
+            with Image.open(path) as image:
+                small = ImageOps.exif_transpose(image).convert("RGB")
+        except Exception:  # Pillow's decoders raise nearly anything on damaged files
+            return None
+        small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+        content = io.BytesIO()
+        small.save(content, "JPEG", quality=85)
+        return cls(f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}", *small.size)
+
+
+@dataclass(frozen=True)
 class SampleReport:
     """What a run says of one image.
 
@@ -264,8 +293,10 @@ class SampleReport:
         p_value: or None
         z: float64 ``(6,)``: the features' z-scores, or None
         heatmap: float64 ``(H, W)``: 1 − SSIM, cut to the run's ``heatmap_scale``, or None
+        anomaly_map: float64 ``(H, W)``: −log₁₀ p, cut to its ``anomaly_map_scale``, or None
         error_map: float64 ``(H, W)``: size of the score error, cut to its ``error_map_scale``, or None
         text: the explanation of a flagged image or the error of an unreadable one, or None
+        picture: the image, small, or None where it can't be shown
         content_p_value, detail_p_value: of each look, or None where the run has but one
     """
 
@@ -274,7 +305,9 @@ class SampleReport:
     z: np.ndarray | None
     heatmap: np.ndarray | None
     error_map: np.ndarray | None
+    anomaly_map: np.ndarray | None
     text: str | None
+    picture: Picture | None = None
     content_p_value: float | None = None
     detail_p_value: float | None = None
 
@@ -293,6 +326,7 @@ def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> Samp
         z=z_scores(run, features) if features is not None else None,
         **{kind: _read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
+        picture=Picture.read(sample.filepath),
         content_p_value=values.get("content_p_value"),
         detail_p_value=values.get("detail_p_value"),
     )

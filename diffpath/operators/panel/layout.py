@@ -185,9 +185,12 @@ def _sample(panel: types.Object, state: Any) -> None:
     panel.md(sample["text"], name="sample_text")
     if sample["z"]:
         panel.plot("z_scores", layout=plots.z_score_layout(), config=_NO_BAR, height="230px")
-    for kind in MAPS:
-        if sample.get(kind):
-            panel.plot(kind, layout=plots.map_layout(kind), config=_NO_BAR, height="260px")
+    shown = [kind for kind in MAPS if sample.get(kind)]
+    if shown:
+        picture = data.Picture(**sample["picture"]) if sample["picture"] else None
+        maps = panel.h_stack("maps", gap=1)
+        for kind in shown:
+            maps.plot(kind, layout=plots.map_layout(kind, picture), config=_NO_BAR, height="230px", width="290px")
 
 
 def _more(panel: types.Object, events: Events) -> None:

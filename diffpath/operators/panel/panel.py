@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import fiftyone as fo
@@ -288,12 +289,14 @@ class DiffPathPanel(foo.Panel):
             ctx.panel.set_state("sample", None)
             return
         has = {name: getattr(report, name) is not None for name in ("z", *MAPS)}
-        ctx.panel.set_state("sample", {**has, "text": data.describe_report(report, run)})
+        picture = None if report.picture is None else asdict(report.picture)
+        ctx.panel.set_state("sample", {**has, "text": data.describe_report(report, run), "picture": picture})
         if report.z is not None:
             _draw(ctx, "z_scores", plots.z_score_traces(report.z))
         for kind in MAPS:
             if has[kind]:
-                _draw(ctx, kind, plots.map_traces(getattr(report, kind), kind, run.record.map_scales[kind]))
+                scale = run.record.map_scales[kind]
+                _draw(ctx, f"maps.{kind}", plots.map_traces(getattr(report, kind), kind, scale, report.picture))
 
     def _run(self, ctx: foo.ExecutionContext) -> DiffPathRun:
         return DiffPathRun.load(ctx.dataset, ctx.panel.get_state("opened"))

@@ -10,7 +10,7 @@ import numpy as np
 from ...dataset.appearance import color_scale
 from ...dataset.maps import MAPS
 from ...options import FEATURE_NAMES
-from .data import COMPONENT_NAMES, Axis, Histogram, Points
+from .data import COMPONENT_NAMES, Axis, Histogram, Picture, Points
 
 Traces: TypeAlias = list[dict[str, Any]]
 Layout: TypeAlias = dict[str, Any]
@@ -19,6 +19,8 @@ Layout: TypeAlias = dict[str, Any]
 REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"
 _MARGIN = {"t": 12, "l": 56, "r": 12, "b": 44}
 _UNUSUAL = 3  # robust standard deviations
+_CLEAR = "rgba(0, 0, 0, 0)"
+_OVER_PICTURE = 0.65  # of a map that lies over it
 
 
 def histogram_traces(histogram: Histogram) -> Traces:
@@ -156,29 +158,45 @@ def z_score_layout() -> Layout:
     return {"xaxis": x, "yaxis": {"autorange": "reversed", "fixedrange": True}, "margin": {**_MARGIN, "l": 70}}
 
 
-def map_traces(values: np.ndarray, kind: str, scale: tuple[float, float]) -> Traces:
-    """A map of the sample in the run's colours, on the run's scale."""
+def map_traces(values: np.ndarray, kind: str, scale: tuple[float, float], picture: Picture | None) -> Traces:
+    """A map of the sample in the run's colours, on the run's scale, as large as its picture."""
+    height, width = values.shape
+    across, down = (width, height) if picture is None else (picture.width, picture.height)
+    steps = [list(step) for step in color_scale()]
+    if MAPS[kind].transparent:
+        steps = [[0, _CLEAR], [1e-6, steps[0][1]], *steps[1:]]
     return [
         {
             "type": "heatmap",
             "z": np.round(values, 3).tolist(),
+            "x0": across / width / 2,
+            "dx": across / width,
+            "y0": down / height / 2,
+            "dy": down / height,
             "zmin": scale[0],
             "zmax": scale[1],
-            "colorscale": [list(step) for step in color_scale()],
-            "colorbar": {"title": {"text": MAPS[kind].unit}, "thickness": 14},
+            "zsmooth": False,
+            "opacity": 1 if picture is None else _OVER_PICTURE,
+            "colorscale": steps,
+            "colorbar": {"title": {"text": MAPS[kind].unit}, "thickness": 10, "len": 0.9, **MAPS[kind].ticks},
             "hovertemplate": "%{z}<extra></extra>",
         }
     ]
 
 
-def map_layout(kind: str) -> Layout:
+def map_layout(kind: str, picture: Picture | None) -> Layout:
+    """Its layout: the picture beneath it."""
     hidden = {"visible": False, "fixedrange": True}
-    return {
+    layout: Layout = {
         "xaxis": {**hidden, "constrain": "domain"},
         "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
-        "title": {"text": MAPS[kind].title, "font": {"size": 13}},
-        "margin": {"t": 34, "l": 12, "r": 12, "b": 12},
+        "title": {"text": MAPS[kind].title, "font": {"size": 12}},
+        "margin": {"t": 30, "l": 6, "r": 6, "b": 6},
     }
+    if picture is not None:
+        place = {"x": 0, "y": 0, "sizex": picture.width, "sizey": picture.height, "xref": "x", "yref": "y"}
+        layout["images"] = [{"source": picture.source, "layer": "below", "sizing": "stretch", **place}]
+    return layout
 
 
 def _axis(points: Points, column: int) -> Axis:
