@@ -164,6 +164,20 @@ def test_an_interrupted_run_makes_the_same_maps(dataset, monkeypatch):
     assert all(alike(found[i], expected[i]) for i in found)
 
 
+def test_a_run_that_is_stopped_at_its_very_end_keeps_what_its_reference_knows_of_places(dataset, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffpath.dataset.scoring.apply_threshold", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
+    monkeypatch.undo()
+    monkeypatch.setattr(DiffPathV2, "score_looks", stop)  # nothing is scored again
+    run = continue_diffpath(dataset, "k", num_workers=2, progress=False)
+    assert load_reference(run.reference_path).local is not None and len(read_maps(dataset, run)) == 50
+    assert not (Path(run.record.folder) / "evidence").exists()
+
+
 def test_new_images_and_a_saved_reference_get_maps_too(dataset, make_dataset):
     run = compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
     dataset.add_samples(demo_samples("photos", 4, skip=10))

@@ -17,6 +17,8 @@
                                                  # any photographs, corrupted, and the free ones; see photographs.py
     python -m benchmarks.accuracy photograph-levels --folder ~/pictures
                                                  # clean ones flagged, with few of them as the reference and with many
+    python -m benchmarks.accuracy tiles --folder ~/surfaces
+                                                 # defects with masks, see tiles.py
     python -m benchmarks.accuracy paper --zoo cifar10 cifar100 --folder svhn=~/svhn celeba=~/celeba
                                                  # the papers' pairs and protocol, see paper.py
 
@@ -57,9 +59,10 @@ COMMANDS = {
     "photograph-levels": runs.photograph_levels,
     "solar": runs.solar,
     "localisation": runs.localisation,
+    "tiles": runs.tiles,
 }
-OF_PHOTOGRAPHS = ("photographs", "photograph-levels")
-ALL = [name for name in COMMANDS if name not in ("paper", *OF_PHOTOGRAPHS)]  # whose sets are the user's
+ONE_FOLDER = ("photographs", "photograph-levels", "tiles")
+ALL = [name for name in COMMANDS if name not in ("paper", *ONE_FOLDER)]  # whose sets are the user's
 
 
 def main(argv=None):
@@ -113,7 +116,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     arguments.given = sys.argv[1:] if argv is None else list(argv)
     unnamed = [path for name, path in arguments.folder if not name]
-    if unnamed and arguments.command not in OF_PHOTOGRAPHS:
+    if unnamed and arguments.command not in ONE_FOLDER:
         parser.error(f"argument --folder: must be NAME=PATH, got {unnamed[0]!r}")
     try:
         for name in ALL if arguments.command == "all" else [arguments.command]:

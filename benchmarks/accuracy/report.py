@@ -233,6 +233,18 @@ def write_localisation(folder, title, rows, ranked, provenance):
     )
 
 
+def write_tiles(folder, rows, provenance):
+    """``tiles.md`` and ``.json``: rows as of :func:`tiles.measure`."""
+    lines = ["# Defects of surfaces, AUROC", "", *_provenance_lines(provenance)]
+    lines += [
+        "Pixels *within* defective pictures, and *over all* pictures together, good ones too; then good from defective "
+        "pictures by the mean of a map or of its highest part, and by the score.",
+        "",
+        *_markdown(pd.DataFrame(rows)),
+    ]
+    _write(folder, "tiles", lines, {"provenance": provenance, "rows": rows})
+
+
 def mean_and_deviation(values):
     """A mean with its deviation over seeds; of one seed there is none."""
     mean = f"{np.mean(values):.3f}"

@@ -12,11 +12,12 @@ from . import localisation as places
 from . import paper as papers
 from . import photographs as pictures
 from . import solar as cells
+from . import tiles as surfaces
 from .bounds import LEVEL, flagged_shares, supervised_corruptions, supervised_pairs
 from .corruptions import CORRUPTIONS, FAMILIES, corrupt
 from .datasets import DEVELOPMENT, POOL, SETS, SMALL, TEST, ZOOM, load_full_set, load_large_set, load_set, split
 from .evaluations import Evaluations, load_predictor
-from .given import load_folder, load_zoo
+from .given import SetError, load_folder, load_zoo
 from .methods import ABLATIONS, METHODS
 from .protocol import metrics, run_pairs, summary
 
@@ -232,6 +233,20 @@ def solar(arguments):
             figures = "   ".join(f"{np.mean(row[part]):.3f}" for part in ("development", "test"))
             print(f"{view:<22}{'{} / {}'.format(*counts):<11}{reading:<60}{figures}", flush=True)
     report.write_solar(arguments.output, rows, _provenance(arguments, Evaluations(predictor), {}))
+
+
+def tiles(arguments):
+    """Defects of surfaces in the user's folder: where the maps point, and good from defective."""
+    if len(arguments.folder) != 1:
+        raise SetError("tiles needs one folder; give it with --folder PATH")
+    ((_, path),) = arguments.folder
+    rows = []
+    for row in surfaces.measure(Path(path), arguments.model, arguments.seeds):
+        rows.append(row)
+        print(
+            "   ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{value}" for key, value in row.items())
+        )
+    report.write_tiles(arguments.output, rows, _of_photographs(arguments, {}))
 
 
 def localisation(arguments):

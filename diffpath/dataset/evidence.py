@@ -6,13 +6,16 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fiftyone as fo
 import numpy as np
 
-from ..detection.local import LocalReference
 from .maps import map_folder, write_map
 from .record import RunRecord
+
+if TYPE_CHECKING:
+    from ..detection.local import LocalReference
 
 _FOLDER = "evidence"
 _KIND = "anomaly_map"
@@ -79,7 +82,7 @@ class Evidence:
         return np.stack([found[name] for name in names]) if found.keys() >= set(names) else None
 
     def clear(self) -> None:
-        """Deletes it: the maps are made."""
+        """Deletes it, once the run is complete: until then a reference that is fitted again needs it."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._files.clear()
 
@@ -87,7 +90,7 @@ class Evidence:
 def write_anomaly_maps(
     dataset: fo.Dataset, record: RunRecord, evidence: Evidence, local: LocalReference | None, ids: Collection[str]
 ) -> None:
-    """Makes the anomaly maps of images from their evidence, and deletes that.
+    """Makes the anomaly maps of images from their evidence.
 
     Args:
         dataset: the ``fo.Dataset``
@@ -97,14 +100,12 @@ def write_anomaly_maps(
         ids: of the images that have features
     """
     field = record.fields.get(_KIND)
-    if field is None:
+    if field is None or local is None:
         return
-    if local is not None:
-        map_folder(record.folder, _KIND).mkdir(parents=True, exist_ok=True)
-        for some, values in evidence.chunks(ids):
-            maps = {i: write_map(each, _KIND, record.folder, i) for i, each in zip(some, local.maps(values))}
-            dataset.set_values(field, maps, key_field="id")
-    evidence.clear()
+    map_folder(record.folder, _KIND).mkdir(parents=True, exist_ok=True)
+    for some, values in evidence.chunks(ids):
+        maps = {i: write_map(each, _KIND, record.folder, i) for i, each in zip(some, local.maps(values))}
+        dataset.set_values(field, maps, key_field="id")
 
 
 def _ids(path: Path) -> set[str]:

@@ -57,8 +57,8 @@ class ScoringRequest:
             :func:`diffpath.set_diffpath_threshold`, which changes it later
         level: the rule's number; by default 5 % of images like the reference's
         tag: a sample tag for the likely out-of-distribution images
-        heatmaps: whether to write maps of 1 − SSIM and of the size of the score error: two
-            small files per image
+        heatmaps: whether to write maps of what is unlike the reference, of 1 − SSIM and of the size
+            of the score error: three small files per image
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
         device: a torch device; by default CUDA, then MPS, then the CPU. Several, as a list

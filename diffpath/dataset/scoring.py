@@ -149,6 +149,7 @@ class _Scoring:
             images_per_second=rate,
             device=", ".join(str(predictor.device) for predictor in self.method.predictors),
         )
+        store.evidence.clear()
 
     def _scan(self, store: FieldStore, archive: ReferenceArchive) -> Generator[Progress, None, float]:
         """Reads and scores images; returns how many a second."""

@@ -108,6 +108,7 @@ def iterate_update(
         write_anomaly_maps(dataset, record, store.evidence, reference.local, store.descriptors)
         write_scores(dataset, record.fields, described, reference, unscored)
         _count_and_flag(dataset, run_key)
+        store.evidence.clear()
 
     yield from with_heartbeat(steps(), dataset, record)
     return DiffPathRun.load(dataset, run_key)
