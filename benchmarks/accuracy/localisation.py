@@ -146,18 +146,18 @@ def measure(evaluations, grounds=GROUNDS, patches=("drawings", "noise"), count=3
     """
     rows, ranked = {}, {}
     evidence = {ground: evidence_of(evaluations, load_set(ground).images) for ground in grounds}
+    usual = {ground: anomaly_maps(evaluations, load_set(ground).images) for ground in grounds}
     default = METHODS["diffpath, default"]
     descriptors = {ground: default.features(evaluations, load_set(ground).images) for ground in grounds}
     for ground in grounds:
         inside = load_set(ground)
-        usual = anomaly_maps(evaluations, inside.images)
         fit = split(inside.sources, 0)["fit"]
         local = LocalReference.fit(evidence[ground][fit], inside.sources[fit])
         for patch in patches:
             images, masks = pasted_patches(ground, patch, count)
             maps = anomaly_maps(evaluations, images)
             for name in Z_SCORED:
-                maps[f"{name}, z-scored"] = z_scored(maps[name], usual[name][fit])
+                maps[f"{name}, z-scored"] = z_scored(maps[name], usual[ground][name][fit])
             maps |= from_reference(local, evidence_of(evaluations, images))
             for name, values in maps.items():
                 rows[ground, patch, name] = {
@@ -170,7 +170,7 @@ def measure(evaluations, grounds=GROUNDS, patches=("drawings", "noise"), count=3
         for other in grounds:
             made = load_set(other)
             test = split(made.sources, 0)["test"]
-            maps = {name: anomaly_maps(evaluations, made.images[test])[name] for name in Z_SCORED}
+            maps = {name: usual[other][name][test] for name in Z_SCORED}
             maps |= from_reference(local, evidence[other][test])
             means[other] = {name: values.mean(axis=(1, 2)) for name, values in maps.items()}
             scores[other] = detector.score_samples(descriptors[other][test])
