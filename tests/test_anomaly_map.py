@@ -21,6 +21,7 @@ from diffpath import (
 )
 from diffpath.dataset.maps import MAPS
 from diffpath.detection.local import LocalReference
+from diffpath.detection.regions import find_regions
 
 FAST = dict(num_timesteps=5, num_workers=2, dtype="float32", progress=False)
 ONE_IN_20 = -np.log10(0.05)
@@ -232,3 +233,105 @@ def test_without_heatmaps_nothing_is_kept(dataset):
     assert "anomaly_map" not in run.fields
     assert not (Path(run.record.folder) / "evidence").exists()
     assert isinstance(dataset, fo.Dataset)
+
+
+@pytest.fixture
+def patched(tmp_path):
+    """Clothing into which a chequered square was pasted, and where."""
+    path, picture = tmp_path / "patched.png", read_demo("clean", 1)[0].copy()
+    picture[14:24, 2:12] = 255 * (np.indices((10, 10)).sum(axis=0) % 2)
+    Image.fromarray(picture).save(path)
+    return fo.Sample(filepath=str(path), kind="patched"), (2 / 28, 14 / 28, 12 / 28, 24 / 28)
+
+
+def overlap(box, left, top, right, bottom):
+    """Intersection over union."""
+    width = max(0, min(box[0] + box[2], right) - max(box[0], left))
+    height = max(0, min(box[1] + box[3], bottom) - max(box[1], top))
+    return width * height / (box[2] * box[3] + (right - left) * (bottom - top) - width * height)
+
+
+def test_boxes_are_drawn_around_what_is_unusual(dataset, patched):
+    sample, place = patched
+    dataset.add_sample(sample)
+    run = compute_diffpath(dataset, reference="reference", run_key="k", regions=True, **FAST)
+    sample.reload()
+    boxes = sample["k_regions"].detections
+    assert overlap(boxes[0].bounding_box, *place) > 0.4
+    assert boxes[0].surprise >= 3 and boxes[0].label in ("1 in 1,000", "1 in 3,000", "1 in 10,000")
+    assert [box.surprise for box in boxes] == sorted((box.surprise for box in boxes), reverse=True)
+    usual = dataset.match_tags("reference").values("k_regions.detections")
+    assert np.mean([len(each or ()) for each in usual]) < 1
+    assert dataset.filter_labels("k_regions", fo.ViewField("surprise") > 3.5).count() >= 1
+    # what is scored later has them too, and all go with the run
+    dataset.add_samples(demo_samples("photos", 3, skip=10))
+    update_diffpath(dataset, "k", num_workers=2, progress=False)
+    assert all(each is not None for each in dataset.values("k_regions"))
+    delete_diffpath(dataset, "k")
+    assert not dataset.has_field("k_regions") and run.record.regions == 0.001
+
+
+def test_boxes_begin_at_a_chosen_probability(dataset, patched):
+    dataset.add_sample(patched[0])
+    counts = []
+    for probability in (0.05, 0.001, 0.0001):
+        run = compute_diffpath(
+            dataset, reference="reference", run_key="k", regions=probability, overwrite=bool(counts), **FAST
+        )
+        areas = [box[2] * box[3] for boxes in dataset.values("k_regions.detections.bounding_box") for box in boxes]
+        counts.append(sum(areas))
+        assert run.record.regions == probability
+    assert counts == sorted(counts, reverse=True) and counts[-1] > 0
+
+
+@pytest.mark.parametrize("wrong", [0.5, 0.00001, "much", float("nan")])
+def test_other_probabilities_are_refused(dataset, wrong):
+    with pytest.raises(ValueError, match="regions must be True or a probability in"):
+        compute_diffpath(dataset, reference="reference", run_key="k", regions=wrong, **FAST)
+
+
+def test_boxes_need_maps(dataset, tmp_path):
+    with pytest.raises(ValueError, match="leave heatmaps on, or regions out"):
+        compute_diffpath(dataset, reference="reference", run_key="k", regions=True, heatmaps=False, **FAST)
+    run = compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
+    reference = load_reference(run.reference_path)
+    reference.local = None
+    reference.save(tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match="knows nothing of places"):
+        compute_diffpath(dataset, reference=tmp_path / "old.safetensors", run_key="old", regions=True, **FAST)
+
+
+def test_an_interrupted_run_has_the_boxes_that_were_asked_for(dataset, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffpath.dataset.scoring.apply_threshold", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compute_diffpath(dataset, reference="reference", run_key="k", regions=0.01, **FAST)
+    monkeypatch.undo()
+    run = continue_diffpath(dataset, "k", num_workers=2, progress=False)
+    assert run.record.regions == 0.01
+    assert all(each is not None for each in dataset.values("k_regions"))
+
+
+def test_regions_are_connected_places():
+    surprise = np.zeros((10, 20))
+    surprise[1:3, 2:6] = 2
+    surprise[3, 6] = 3  # touches by a corner
+    surprise[8:, 18:] = 5
+    first, second = find_regions(surprise, 2)
+    assert first.box == pytest.approx((0.9, 0.8, 0.1, 0.2)) and first.surprise == 5
+    assert second.box == pytest.approx((0.1, 0.1, 0.25, 0.3)) and second.surprise == 3
+    assert find_regions(surprise, 6) == []
+
+
+def test_a_map_that_cannot_be_written_ends_the_run_without_a_word_lost(dataset, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffpath.dataset.maps._write_map", full)
+    with pytest.raises(OSError, match="No space left"):
+        compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
+    assert dataset.count("k_features") == 0  # no image counts as done whose maps are not there
+    monkeypatch.undo()
+    assert len(read_maps(dataset, continue_diffpath(dataset, "k", num_workers=2, progress=False))) == 50

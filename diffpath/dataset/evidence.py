@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import fiftyone as fo
 import numpy as np
 
-from .maps import map_folder, write_map
+from .maps import MapWriter
 from .record import RunRecord
+from .regions import detections
 
 if TYPE_CHECKING:
     from ..detection.local import LocalReference
@@ -90,7 +91,7 @@ class Evidence:
 def write_anomaly_maps(
     dataset: fo.Dataset, record: RunRecord, evidence: Evidence, local: LocalReference | None, ids: Collection[str]
 ) -> None:
-    """Makes the anomaly maps of images from their evidence.
+    """Makes the anomaly maps of images from their evidence, and where the run has them, boxes of their regions.
 
     Args:
         dataset: the ``fo.Dataset``
@@ -102,9 +103,14 @@ def write_anomaly_maps(
     field = record.fields.get(_KIND)
     if field is None or local is None:
         return
-    map_folder(record.folder, _KIND).mkdir(parents=True, exist_ok=True)
+    writer, boxes = MapWriter(record.folder, [_KIND]), record.fields.get("regions")
     for some, values in evidence.chunks(ids):
-        maps = {i: write_map(each, _KIND, record.folder, i) for i, each in zip(some, local.maps(values))}
+        surprise = local.maps(values)
+        maps = {i: writer.add(each, _KIND, i) for i, each in zip(some, surprise)}
+        if boxes and record.regions:
+            regions = {i: detections(each, record.regions) for i, each in zip(some, surprise)}
+            dataset.set_values(boxes, regions, key_field="id")
+        writer.wait()
         dataset.set_values(field, maps, key_field="id")
 
 

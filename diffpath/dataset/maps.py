@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,22 +113,72 @@ def check_scales(scales: Mapping[str, tuple[float, float]]) -> None:
         )
 
 
-def write_map(values: np.ndarray, kind: str, folder: str | Path, sample_id: str) -> fo.Heatmap:
-    """Writes a map as an 8-bit PNG, 0 to 255 for its kind's scale, at least 1 where that is not to be transparent.
+class MapWriter:
+    """Writes a run's maps as 8-bit PNGs on a thread of its own, 0 to 255 for a kind's scale.
 
     Args:
-        values: float array ``(H, W)``
-        kind: one of ``MAPS``
-        folder: the run's folder
-        sample_id: names the file
-
-    Returns:
-        a ``fo.Heatmap`` that points at the file
+        folder: the run's
+        kinds: of ``MAPS``, that there will be
     """
-    path = map_folder(folder, kind) / f"{sample_id}.png"
+
+    def __init__(self, folder: str | Path, kinds: Iterable[str]) -> None:
+        self._folders = {kind: map_folder(folder, kind) for kind in kinds}
+        for each in self._folders.values():
+            each.mkdir(parents=True, exist_ok=True)
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: list[Future[None]] = []
+
+    def add(self, values: np.ndarray, kind: str, sample_id: str) -> fo.Heatmap:
+        """Takes one map; its file is there after :meth:`wait`.
+
+        Args:
+            values: float array ``(H, W)``
+            kind: one of the writer's
+            sample_id: names the file
+
+        Returns:
+            a ``fo.Heatmap`` that points at the file
+        """
+        path = self._folders[kind] / f"{sample_id}.png"
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "diffpath-maps")
+        self._waiting.append(self._thread.submit(_write_map, values, kind, path))
+        return fo.Heatmap(map_path=str(path))
+
+    def wait(self) -> None:
+        """Returns when everything is written.
+
+        Raises:
+            OSError: if something could not be
+        """
+        if self._thread is None:
+            return
+        self._thread.shutdown()
+        written, self._waiting, self._thread = self._waiting, [], None
+        for each in written:
+            each.result()
+
+
+def read_map(heatmap: fo.Heatmap | None, scale: tuple[float, float]) -> np.ndarray | None:
+    """A map's values, float64 ``(H, W)``, or None where there is none.
+
+    Args:
+        heatmap: what :meth:`MapWriter.add` gave
+        scale: what levels 0 and 255 of its file are
+    """
+    if heatmap is None or not heatmap.map_path:
+        return None
+    try:
+        with Image.open(heatmap.map_path) as image:
+            levels = np.asarray(image, np.float64)
+    except OSError:
+        return None
+    return scale[0] + levels / 255 * (scale[1] - scale[0])
+
+
+def _write_map(values: np.ndarray, kind: str, path: Path) -> None:
     low, high = MAPS[kind].scale
     levels = np.round(np.clip((values - low) / (high - low), 0, 1) * 255)
     # The App draws nothing at level 0, which looks like a hole in the map
     least = 0 if MAPS[kind].transparent else 1
     Image.fromarray(np.maximum(levels, least).astype(np.uint8)).save(path)
-    return fo.Heatmap(map_path=str(path))

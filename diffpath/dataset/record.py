@@ -91,6 +91,7 @@ class RunRecord:
         owner: id of the dataset whose run it is and to whom the folder belongs: a clone's or an
             imported dataset's copy of the record names the original
         heatmaps: whether it has maps
+        regions: from which probability on its boxes are drawn; None where it has none
         map_scales: by kind of map, what the levels 0 and 255 of its files are
         machine: where it was begun
         versions: of the packages that it was begun with
@@ -131,6 +132,7 @@ class RunRecord:
     requested: Requested | None = None
     record_version: int = 0
     owner: str | None = None
+    regions: float | None = None
     heartbeat: Heartbeat | None = None
     stopping: bool | None = None
     made_color_scheme: bool | None = None
@@ -165,6 +167,7 @@ class RunRecord:
         provenance: dict[str, Any],
         heatmaps: bool,
         anomaly_maps: bool,
+        regions: float | None,
         folder: Path,
         requested: Requested,
     ) -> RunRecord:
@@ -175,10 +178,13 @@ class RunRecord:
             timestamp=datetime.now(timezone.utc),  # FiftyOne keeps its own
             status=INCOMPLETE,
             provenance=provenance,
-            fields=field_names(run_key, options, heatmaps, "embeddings" in provenance, anomaly_maps),
+            fields=field_names(
+                run_key, options, heatmaps, "embeddings" in provenance, anomaly_maps, regions is not None
+            ),
             views=view_names(run_key),
             folder=str(folder),
             heatmaps=heatmaps,
+            regions=regions,
             map_scales={kind: made.scale for kind, made in MAPS.items()},
             machine=platform.node(),
             versions={name: version(name) for name in _PACKAGES},

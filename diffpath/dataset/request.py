@@ -19,6 +19,7 @@ from ..detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
 from ..options import MethodOptions, ModelOptions, unknown_name
 from .internals import Samples, dataset_id, dump_view, find_dataset, is_collection, load_view, root_dataset
 from .record import check_run_key
+from .regions import DEFAULT_PROBABILITY, check_regions
 from .sources import ReferenceLike, describe_reference, find_reference, images_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class ScoringRequest:
         tag: a sample tag for the likely out-of-distribution images
         heatmaps: whether to write maps of what is unlike the reference, of 1 − SSIM and of the size
             of the score error: three small files per image
+        regions: whether to draw boxes around the connected places of an image that are more unusual
+            than 1 in 1,000, or a probability in [0.0001, 0.05] in its place; None for no boxes
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
         device: a torch device; by default CUDA, then MPS, then the CPU. Several, as a list
@@ -80,6 +83,7 @@ class ScoringRequest:
     level: float = DEFAULT_LEVEL
     tag: str | None = None
     heatmaps: bool = True
+    regions: float | None = None
     batch_size: int | None = None
     num_workers: int = 4
     device: str | None = None
@@ -91,6 +95,7 @@ class ScoringRequest:
     def __post_init__(self) -> None:
         check_rule(self.rule, self.level)
         check_run_key(self.run_key)
+        check_regions(self.regions, self.heatmaps)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.num_workers < 1:
@@ -119,6 +124,8 @@ class ScoringRequest:
         own["model_options"] = ModelOptions.from_dict(own.get("model_options") or {})
         if isinstance(own.get("model"), str | PathLike):
             own["model"] = _absolute(own["model"])
+        if isinstance(own.get("regions"), bool):
+            own["regions"] = DEFAULT_PROBABILITY if own["regions"] else None
         for name in ("device", "dtype"):
             if own.get(name) is not None:
                 own[name] = _named(own[name])

@@ -110,6 +110,7 @@ def request_of(dataset: fo.Dataset, record: RunRecord, reference: ReferenceLike 
         level=requested.level if record.level is None else record.level,
         tag=record.tag or requested.tag,
         heatmaps=record.heatmaps,
+        regions=record.regions,
         dtype=provenance["dtype"],
         **record.options.to_dict(),
         **how,

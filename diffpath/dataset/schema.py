@@ -69,6 +69,12 @@ FIELD_KINDS = {
         )
         for kind, made in MAPS.items()
     },
+    "regions": FieldKind(
+        "Boxes around connected places that are unusual for the reference; labels say how rare the most unusual place "
+        "in each is, surprise is -log10 of it",
+        fo.EmbeddedDocumentField,
+        {"embedded_doc_type": fo.Detections},
+    ),
     "error": FieldKind("Why this image has no DiffPath score", fo.StringField),
 }
 _FUSED_SCORE = (
@@ -85,13 +91,19 @@ _OF_EMBEDDINGS = ("diffusion_score", "embedding_score")
 
 
 def field_names(
-    run_key: str, options: MethodOptions, heatmaps: bool, embeddings: bool, anomaly_maps: bool = True
+    run_key: str,
+    options: MethodOptions,
+    heatmaps: bool,
+    embeddings: bool,
+    anomaly_maps: bool = True,
+    regions: bool = False,
 ) -> dict[str, str]:
     """The run's fields by kind, such as ``{"score": "K_score", …}``; the score is the one that ranks and flags."""
     left_out = {part.name for part in PARTS if not part.length(options)}
     left_out |= set(_LATER)
     left_out |= set() if heatmaps else set(MAPS)
     left_out |= set() if anomaly_maps else {"anomaly_map"}
+    left_out |= set() if regions else {"regions"}
     left_out |= set() if options.detail else set(_OF_LOOKS)
     left_out |= set() if embeddings else set(_OF_EMBEDDINGS)
     return {kind: f"{run_key}_{kind}" for kind in FIELD_KINDS if kind not in left_out}

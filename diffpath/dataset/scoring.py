@@ -47,7 +47,7 @@ def compute_diffpath(
     For run key K the fields ``K_score`` (higher = more anomalous), ``K_p_value``,
     ``K_is_ood``, ``K_explanation``, ``K_features``, ``K_profile``, ``K_statistics``,
     ``K_anomaly_map``, ``K_heatmap``, ``K_error_map`` and ``K_error`` are added, with saved views that
-    rank and filter by them.
+    rank and filter by them; with ``regions`` also ``K_regions``.
     Where the reference's images are large, or with ``detail``, what each of the two looks says is
     in ``K_content_score``, ``K_content_p_value``, ``K_detail_score`` and ``K_detail_p_value``, and
     ``K_score`` is the more surprising one's.
@@ -177,6 +177,11 @@ def _same_files(paths: Mapping[str, str], target: Mapping[str, str]) -> dict[str
 def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any], anomaly_maps: bool) -> RunRecord:
     """Registers a new run, or takes up an interrupted one that the same arguments began."""
     run_key = request.run_key
+    if request.regions and not anomaly_maps:
+        raise ValueError(
+            "this saved reference knows nothing of places, as an earlier version saved it; fit it anew, or leave "
+            "regions out"
+        )
     record = find_record(dataset, run_key)
     if record is not None:
         check_idle(record)
@@ -186,7 +191,8 @@ def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, A
                 f"dataset {dataset.name!r} already has a run {run_key!r}; pass overwrite=True to replace it, "
                 "or another run_key"
             )
-        if _comparable(record.provenance) == _comparable(provenance) and record.heatmaps == request.heatmaps:
+        as_before = (record.heatmaps, record.regions) == (request.heatmaps, request.regions)
+        if as_before and _comparable(record.provenance) == _comparable(provenance):
             record.check_map_scales()
             return own_files(dataset, record.patch(dataset, stopping=None))
         raise ValueError(
@@ -204,6 +210,7 @@ def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, A
         provenance=provenance,
         heatmaps=request.heatmaps,
         anomaly_maps=anomaly_maps,
+        regions=request.regions,
         folder=folder,
         requested=requested,
     )

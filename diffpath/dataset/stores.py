@@ -13,7 +13,7 @@ import numpy as np
 from ..method.descriptor import PARTS
 from .evidence import Evidence
 from .internals import every_image
-from .maps import MAPS, write_map
+from .maps import MAPS, MapWriter
 from .record import RunRecord, find_record
 
 if TYPE_CHECKING:
@@ -46,15 +46,14 @@ class FieldStore:
 
     def __init__(self, dataset: fo.Dataset, record: RunRecord, sample_ids: Container[str]) -> None:
         self._dataset, self._run_key = dataset, record.run_key
-        self._fields, self._folder = record.fields, Path(record.folder)
+        self._fields = record.fields
         self._parts = [part.name for part in PARTS if part.name in record.fields]
         self._maps = {kind: made.source for kind, made in MAPS.items() if made.source and kind in record.fields}
         self._anomaly_map = record.fields.get("anomaly_map")
-        self.evidence = Evidence(self._folder)
+        self.evidence = Evidence(Path(record.folder))
         order = [*self._maps, *(kind for kind in self._parts if kind != _DONE), "error", _DONE]
         self._waiting: dict[str, dict[str, Any]] = {kind: {} for kind in order}
-        for kind in self._maps:
-            record.map_folder(kind).mkdir(parents=True, exist_ok=True)
+        self._writer = MapWriter(record.folder, self._maps)
         self.descriptors = dict(self._read(sample_ids))
 
     def __len__(self) -> int:
@@ -68,7 +67,7 @@ class FieldStore:
             self.evidence.add(sample_id, result.local)
         for kind, source in self._maps.items():
             values = getattr(result, source)
-            self._waiting[kind][sample_id] = write_map(values, kind, self._folder, sample_id)
+            self._waiting[kind][sample_id] = self._writer.add(values, kind, sample_id)
         self._waiting["error"][sample_id] = None
 
     def add_error(self, sample_id: str, error: str) -> None:
@@ -78,7 +77,9 @@ class FieldStore:
         if not len(self):
             return
         self._check_not_deleted()
-        self.evidence.flush()  # before what says that an image is done
+        # Before what says that an image is done
+        self._writer.wait()
+        self.evidence.flush()
         for kind, values in self._waiting.items():
             if values:
                 self._dataset.set_values(self._fields[kind], values, key_field="id")

@@ -18,7 +18,7 @@ from .inputs import ADVANCED, add_field_choice, given_values, target_images
 from .run import add_run_key
 
 REQUEST = "request"  # the parameter of a delegated run, which no form has
-_OWN = ("embeddings", "run_key", "heatmaps", "overwrite")
+_OWN = ("embeddings", "run_key", "heatmaps", "regions", "overwrite")
 _OF_FIFTYONE = ("view_target", "delegation_target", ADVANCED)
 _COSTLY = ("num_timesteps", "num_noise_draws", "zoom", "detail")
 _EVALUATIONS_PER_SECOND = 200  # of the bundled model on two CPU cores, until a run has been timed here
@@ -38,9 +38,15 @@ def build_form(ctx: foo.ExecutionContext) -> types.Object:
         "heatmaps",
         default=ScoringRequest.heatmaps,
         label="Heatmaps",
-        description="Show where each image differs from what the model expects: by structure, and by the size of the "
-        "model's error",
+        description="Show where each image is unlike the reference, and where it differs from what the model expects",
     )
+    if ctx.params.get("heatmaps", ScoringRequest.heatmaps):
+        inputs.bool(
+            "regions",
+            default=False,
+            label="Boxes",
+            description="Draw boxes around the places that are most unlike the reference, 1 in 1,000 or less",
+        )
     inputs.bool(
         ADVANCED, default=False, label="Advanced", description="Show the method's options", view=types.SwitchView()
     )

@@ -16,11 +16,13 @@ from fiftyone import ViewField as F
 from PIL import Image, ImageOps
 
 from ...dataset.internals import every_image
-from ...dataset.maps import MAPS
+from ...dataset.maps import MAPS, read_map
 from ...dataset.run import DiffPathRun
+from ...detection.regions import find_regions
 from ...options import FEATURE_NAMES
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
+_MOST_OUTLINED = 0.6  # of a picture
 _COMPRESS_FROM = 8  # times the middle 90 %: further out, a linear axis squeezes the bulk into a few bars
 _PICTURE_SIDE = 480  # pixels
 _LOG_COUNTS_FROM = 200  # ratio of the tallest to the lowest bar
@@ -311,6 +313,18 @@ class SampleReport:
     content_p_value: float | None = None
     detail_p_value: float | None = None
 
+    @property
+    def outline(self) -> tuple[float, float, float, float] | None:
+        """The connected places within a tenth of the image's most unusual one, as shares: left, top, width, height.
+
+        None where nothing is unusual, or nearly everything.
+        """
+        if self.anomaly_map is None or self.anomaly_map.max() <= MAPS["anomaly_map"].scale[0]:
+            return None
+        least = max(self.anomaly_map.max() - 1, MAPS["anomaly_map"].scale[0] + 0.01)
+        box = find_regions(self.anomaly_map, least)[0].box
+        return box if box[2] * box[3] <= _MOST_OUTLINED else None
+
 
 def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> SampleReport | None:
     """Reads what a run says of one image, a :class:`SampleReport`; None where the sample is not there."""
@@ -324,24 +338,12 @@ def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> Samp
         score=values.get("score"),
         p_value=values.get("p_value"),
         z=z_scores(run, features) if features is not None else None,
-        **{kind: _read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
+        **{kind: read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
         text=values.get("explanation") or values.get("error"),
         picture=Picture.read(sample.filepath),
         content_p_value=values.get("content_p_value"),
         detail_p_value=values.get("detail_p_value"),
     )
-
-
-def _read_map(stored: fo.Heatmap | None, scale: tuple[float, float]) -> np.ndarray | None:
-    if stored is None:
-        return None
-    try:
-        with Image.open(stored.map_path) as image:
-            levels = np.asarray(image, np.float64)
-    except OSError:  # the file was deleted by hand
-        return None
-    low, high = scale
-    return low + levels / 255 * (high - low)
 
 
 def export_csv(view: fo.DatasetView, run: DiffPathRun) -> str:

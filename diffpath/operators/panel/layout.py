@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import fiftyone as fo
@@ -188,9 +189,10 @@ def _sample(panel: types.Object, state: Any) -> None:
     shown = [kind for kind in MAPS if sample.get(kind)]
     if shown:
         picture = data.Picture(**sample["picture"]) if sample["picture"] else None
+        layout = partial(plots.map_layout, picture=picture, outline=sample.get("outline"))
         maps = panel.h_stack("maps", gap=1)
         for kind in shown:
-            maps.plot(kind, layout=plots.map_layout(kind, picture), config=_NO_BAR, height="230px", width="290px")
+            maps.plot(kind, layout=layout(kind), config=_NO_BAR, height="230px", width="290px")
 
 
 def _more(panel: types.Object, events: Events) -> None:

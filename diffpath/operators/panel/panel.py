@@ -290,7 +290,9 @@ class DiffPathPanel(foo.Panel):
             return
         has = {name: getattr(report, name) is not None for name in ("z", *MAPS)}
         picture = None if report.picture is None else asdict(report.picture)
-        ctx.panel.set_state("sample", {**has, "text": data.describe_report(report, run), "picture": picture})
+        ctx.panel.set_state(
+            "sample", {**has, "text": data.describe_report(report, run), "picture": picture, "outline": report.outline}
+        )
         if report.z is not None:
             _draw(ctx, "z_scores", plots.z_score_traces(report.z))
         for kind in MAPS:

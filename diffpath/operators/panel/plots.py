@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ REFERENCE_COLOR, QUERY_COLOR, FLAGGED_COLOR = "#4a90d9", "#e8892b", "#e64980"
 _MARGIN = {"t": 12, "l": 56, "r": 12, "b": 44}
 _UNUSUAL = 3  # robust standard deviations
 _CLEAR = "rgba(0, 0, 0, 0)"
+_OUTLINE = ({"color": "#000000", "width": 4}, {"color": "#ffffff", "width": 2})  # seen on every picture
 _OVER_PICTURE = 0.65  # of a map that lies over it
 
 
@@ -184,8 +185,14 @@ def map_traces(values: np.ndarray, kind: str, scale: tuple[float, float], pictur
     ]
 
 
-def map_layout(kind: str, picture: Picture | None) -> Layout:
-    """Its layout: the picture beneath it."""
+def map_layout(kind: str, picture: Picture | None, outline: Sequence[float] | None = None) -> Layout:
+    """Its layout: the picture beneath it, and the most unusual place outlined.
+
+    Args:
+        kind: of ``MAPS``
+        picture: the sample's
+        outline: left, top, width and height as shares of the picture, or None
+    """
     hidden = {"visible": False, "fixedrange": True}
     layout: Layout = {
         "xaxis": {**hidden, "constrain": "domain"},
@@ -196,6 +203,12 @@ def map_layout(kind: str, picture: Picture | None) -> Layout:
     if picture is not None:
         place = {"x": 0, "y": 0, "sizex": picture.width, "sizey": picture.height, "xref": "x", "yref": "y"}
         layout["images"] = [{"source": picture.source, "layer": "below", "sizing": "stretch", **place}]
+    if picture is not None and outline is not None:
+        left, top, width, height = outline
+        across, down = (left, left + width), (top, top + height)
+        corners = dict(zip(("x0", "x1"), (picture.width * each for each in across)))
+        corners |= dict(zip(("y0", "y1"), (picture.height * each for each in down)))
+        layout["shapes"] = [{"type": "rect", **corners, "line": line} for line in _OUTLINE]
     return layout
 
 
