@@ -71,7 +71,7 @@ def score(fo, part, output):
     sheet = output / "contact_sheet.png"
     title = f"{run.num_scored} images scored against {run.config['num_reference']} {part.said}"
     write_contact_sheet(sheet, run.view(dataset), RUN_KEY, title)
-    print(f"\nContact sheet: {sheet}\nHeatmaps:      {run.heatmap_dir}")
+    print(f"\nContact sheet: {sheet}\nMaps:          {Path(run.heatmap_dir).parent}")
     return run.view(dataset)
 
 

@@ -11,6 +11,7 @@
     python -m benchmarks.accuracy large-corruptions --severities 3
     python -m benchmarks.accuracy solar
     python -m benchmarks.accuracy localisation
+    python -m benchmarks.accuracy local-score    # whether an image's most unusual place helps its score
     python -m benchmarks.accuracy all            # all of these
 
     python -m benchmarks.accuracy photographs --folder ~/pictures
@@ -59,6 +60,7 @@ COMMANDS = {
     "photograph-levels": runs.photograph_levels,
     "solar": runs.solar,
     "localisation": runs.localisation,
+    "local-score": runs.local_score,
     "tiles": runs.tiles,
 }
 ONE_FOLDER = ("photographs", "photograph-levels", "tiles")

@@ -245,6 +245,18 @@ def write_tiles(folder, rows, provenance):
     _write(folder, "tiles", lines, {"provenance": provenance, "rows": rows})
 
 
+def write_local_score(folder, rows, provenance):
+    """``local-score.md`` and ``.json``: rows as of :func:`local_score.measure`."""
+    lines = ["# The most unusual place of an image beside its score, AUROC", "", *_provenance_lines(provenance)]
+    lines += [
+        "Means over the ordered pairs of eight sets and seeds, over drawings and noise pasted into each set, and "
+        "functional from defective solar cells (300 and 400, half of the functional ones fitted).",
+        "",
+        *_markdown(pd.DataFrame([{"score": name, **row} for name, row in rows.items()])),
+    ]
+    _write(folder, "local-score", lines, {"provenance": provenance, "rows": rows})
+
+
 def mean_and_deviation(values):
     """A mean with its deviation over seeds; of one seed there is none."""
     mean = f"{np.mean(values):.3f}"

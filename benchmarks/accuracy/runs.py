@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import large, report
+from . import local_score as tops
 from . import localisation as places
 from . import paper as papers
 from . import photographs as pictures
@@ -258,6 +259,14 @@ def localisation(arguments):
     sets = {name: load_set(name) for name in grounds}
     title = _title_of_sets("localisation", arguments)
     report.write_localisation(arguments.output, title, rows, ranked, _provenance(arguments, evaluations, sets))
+
+
+def local_score(arguments):
+    """Scores with the most unusual place of each image and without, on pairs, pasted patches and solar cells."""
+    evaluations = Evaluations(load_predictor(arguments.model))
+    rows = tops.measure(evaluations, arguments.seeds)
+    sets = {name: load_set(name) for name in (*places.GROUNDS, *places.TEST_GROUNDS)}
+    report.write_local_score(arguments.output, rows, _provenance(arguments, evaluations, sets))
 
 
 def _photographs(arguments):

@@ -1,5 +1,7 @@
 """Defects of surfaces: where the maps point, and whether a defective picture is told from a good one.
 
+The local score is that of :mod:`benchmarks.accuracy.local_score`.
+
 A folder has one subfolder of good pictures, ``free`` or ``good``, and one for each kind of defect, where
 ``NNN.mask.png`` beside a picture says where the defect is. Half of the good pictures are the reference, by
 chance; the others are the good ones of the test. Pictures are brought to a square, as diffpath does, and
@@ -15,6 +17,7 @@ from diffpath import AnomalyDetector, DiffPathV2
 from diffpath.detection.local import LocalReference
 
 from .given import SetError
+from .local_score import LocalScore, compare
 from .localisation import pixel_auroc, pooled_auroc
 from .protocol import metrics
 
@@ -81,9 +84,9 @@ def _one_split(of_good, of_bad, masks, seed):
         rows[name] = {"within": pixel_auroc(masks[seen], bad[seen]), "over all": pooled_auroc(*everything)}
         rows[name] |= {top: metrics(_top(good, share), _top(bad, share))["auroc"] for top, share in TOPS.items()}
     detector = AnomalyDetector(random_state=seed).fit(of_good.descriptor[fit])
-    scores = (detector.score_samples(each) for each in (of_good.descriptor[test], of_bad.descriptor))
-    rows["score"] = {"mean": metrics(*scores)["auroc"]}
-    return rows
+    usual = of_good.descriptor[test], of_good.local[test]
+    tops = compare(detector, LocalScore(of_good.local[fit]), usual, [(of_bad.descriptor, of_bad.local)])
+    return rows | {name: {"mean": value} for name, (value,) in tops.items()}
 
 
 def _top(maps, share):

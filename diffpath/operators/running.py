@@ -67,9 +67,9 @@ def run_delegated(ctx: foo.ExecutionContext, steps: Steps) -> dict[str, Any]:
 
 
 def show_heatmaps(ctx: foo.ExecutionContext, fields: Mapping[str, str]) -> Any:
-    """Ticks a run's anomaly map and score in the App's sidebar, beside what is ticked: it hides maps by default."""
+    """Ticks a run's anomaly map, boxes and score in the sidebar, beside what is ticked: it hides maps by default."""
     maps = "anomaly_map" if "anomaly_map" in fields else "heatmap"
-    shown = [fields[kind] for kind in (maps, "score") if kind in fields]
+    shown = [fields[kind] for kind in (maps, "regions", "score") if kind in fields]
     return ctx.ops.set_active_fields(list(dict.fromkeys([*(ctx.active_fields or ()), *shown])))
 
 
