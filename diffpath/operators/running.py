@@ -52,9 +52,7 @@ def run_in_app(ctx: foo.ExecutionContext, steps: Steps) -> Messages:
         except StopIteration as finished:
             run = finished.value
     yield ctx.ops.reload_dataset()
-    colors = heatmap_colors(ctx.dataset)
-    if colors:
-        yield ctx.trigger("set_color_scheme", colors)
+    yield from color_heatmaps(ctx)
     yield ctx.ops.set_view(view=run.view(ctx.dataset))
     yield show_heatmaps(ctx, run.fields)
     yield ctx.ops.notify(summarise(run), variant="success" if run.num_scored else "warning")
@@ -64,6 +62,12 @@ def run_delegated(ctx: foo.ExecutionContext, steps: Steps) -> dict[str, Any]:
     """Runs to the end and returns what the Runs page shows."""
     run = drain(steps, lambda step: ctx.set_progress(progress=step.fraction, label=_label(step)))
     return {"summary": summarise(run), "run_key": run.run_key, "num_likely_ood": run.num_likely_ood}
+
+
+def color_heatmaps(ctx: foo.ExecutionContext) -> list[Any]:
+    """Lets the App draw maps in the dataset's colours, which may have come after it was opened."""
+    colors = heatmap_colors(ctx.dataset)
+    return [ctx.trigger("set_color_scheme", colors)] if colors else []
 
 
 def show_heatmaps(ctx: foo.ExecutionContext, fields: Mapping[str, str]) -> Any:

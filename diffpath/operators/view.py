@@ -14,7 +14,7 @@ from ..dataset.record import COMPLETE
 from ..dataset.run import DiffPathRun
 from ..dataset.schema import VIEW_KINDS
 from .run_operator import RunOperator
-from .running import show_heatmaps
+from .running import color_heatmaps, show_heatmaps
 
 
 class LoadDiffPathView(RunOperator):
@@ -42,5 +42,6 @@ class LoadDiffPathView(RunOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         run_key, kind = ctx.params["run_key"], ctx.params.get("kind", "ranked")
+        color_heatmaps(ctx)
         ctx.ops.set_view(load_diffpath_view(ctx.dataset, run_key, kind))
         show_heatmaps(ctx, DiffPathRun.load(ctx.dataset, run_key).fields)
