@@ -167,9 +167,9 @@ class RunRecord:
         provenance: dict[str, Any],
         heatmaps: bool,
         anomaly_maps: bool,
-        regions: float | None,
         folder: Path,
         requested: Requested,
+        regions: float | None = None,
     ) -> RunRecord:
         """The record of a run that begins; :meth:`register` writes it."""
         options = MethodOptions(**provenance["options"])
