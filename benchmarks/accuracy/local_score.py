@@ -13,7 +13,7 @@ both of the reference's own images, by fits that did not see them.
 import numpy as np
 
 from diffpath.detection.calibration import EmpiricalNull
-from diffpath.detection.local import _distances, _fit
+from diffpath.detection.local import _distances, _fit, _standing_out
 from diffpath.detection.looks import CENSORED
 
 from .datasets import load_set, split
@@ -32,16 +32,22 @@ class LocalScore:
     """The local score of a reference's evidence, float ``(n, K, y, x)``."""
 
     def __init__(self, evidence):
-        values = _standing_out(evidence)
+        values = _standing_out(np.asarray(evidence, np.float64))
         fold = np.arange(len(values)) % _FOLDS
         self.of_reference = np.empty(len(values))
         for number in range(_FOLDS):
             out = fold == number
-            self.of_reference[out] = _top(_distances(values[out], *_fit(values[~out])))
+            self.of_reference[out] = top(_distances(values[out], *_fit(values[~out])), _TOP)
         self._fit = _fit(values)
 
     def __call__(self, evidence):
-        return _top(_distances(_standing_out(evidence), *self._fit))
+        return top(_distances(_standing_out(np.asarray(evidence, np.float64)), *self._fit), _TOP)
+
+
+def top(maps, share):
+    """The mean of the highest share of each map."""
+    flat = np.sort(maps.reshape(len(maps), -1), axis=1)
+    return flat[:, -max(1, round(share * flat.shape[1])) :].mean(axis=1)
 
 
 def joined(detector, local, descriptors, evidence):
@@ -111,16 +117,6 @@ def _known(evaluations, images):
 
 def _of(known, rows):
     return tuple(each[rows] for each in known)
-
-
-def _standing_out(evidence):
-    evidence = np.asarray(evidence, np.float64)
-    return evidence - np.median(evidence, axis=(2, 3), keepdims=True)
-
-
-def _top(distances):
-    flat = np.sort(distances.reshape(len(distances), -1), axis=1)
-    return flat[:, -max(1, round(_TOP * flat.shape[1])) :].mean(axis=1)
 
 
 def _surprise(reference, values):

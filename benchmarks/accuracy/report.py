@@ -235,26 +235,28 @@ def write_localisation(folder, title, rows, ranked, provenance):
 
 def write_tiles(folder, rows, provenance):
     """``tiles.md`` and ``.json``: rows as of :func:`tiles.measure`."""
-    lines = ["# Defects of surfaces, AUROC", "", *_provenance_lines(provenance)]
-    lines += [
+    said = (
         "Pixels *within* defective pictures, and *over all* pictures together, good ones too; then good from defective "
-        "pictures by the mean of a map or of its highest part, and by the score.",
-        "",
-        *_markdown(pd.DataFrame(rows)),
-    ]
-    _write(folder, "tiles", lines, {"provenance": provenance, "rows": rows})
+        "pictures by the mean of a map or of its highest part, and by the score."
+    )
+    _write_table(folder, "tiles", "Defects of surfaces, AUROC", said, rows, rows, provenance)
 
 
 def write_local_score(folder, rows, provenance):
     """``local-score.md`` and ``.json``: rows as of :func:`local_score.measure`."""
-    lines = ["# The most unusual place of an image beside its score, AUROC", "", *_provenance_lines(provenance)]
-    lines += [
+    said = (
         "Means over the ordered pairs of eight sets and seeds, over drawings and noise pasted into each set, and "
-        "functional from defective solar cells (300 and 400, half of the functional ones fitted).",
-        "",
-        *_markdown(pd.DataFrame([{"score": name, **row} for name, row in rows.items()])),
-    ]
-    _write(folder, "local-score", lines, {"provenance": provenance, "rows": rows})
+        "functional from defective solar cells (300 and 400, half of the functional ones fitted)."
+    )
+    table = [{"score": name, **row} for name, row in rows.items()]
+    heading = "The most unusual place of an image beside its score, AUROC"
+    _write_table(folder, "local-score", heading, said, table, rows, provenance)
+
+
+def _write_table(folder, title, heading, said, table, stored, provenance):
+    """One table under a heading, and what it is made of as JSON."""
+    lines = [f"# {heading}", "", *_provenance_lines(provenance), said, "", *_markdown(pd.DataFrame(table))]
+    _write(folder, title, lines, {"provenance": provenance, "rows": stored})
 
 
 def mean_and_deviation(values):

@@ -17,7 +17,7 @@ from diffpath import AnomalyDetector, DiffPathV2
 from diffpath.detection.local import LocalReference
 
 from .given import SetError
-from .local_score import LocalScore, compare
+from .local_score import LocalScore, compare, top
 from .localisation import pixel_auroc, pooled_auroc
 from .protocol import metrics
 
@@ -82,16 +82,11 @@ def _one_split(of_good, of_bad, masks, seed):
         seen = masks.any(axis=(1, 2))
         everything = np.concatenate([np.zeros(good.shape, bool), masks]), np.concatenate([good, bad])
         rows[name] = {"within": pixel_auroc(masks[seen], bad[seen]), "over all": pooled_auroc(*everything)}
-        rows[name] |= {top: metrics(_top(good, share), _top(bad, share))["auroc"] for top, share in TOPS.items()}
+        rows[name] |= {label: metrics(top(good, share), top(bad, share))["auroc"] for label, share in TOPS.items()}
     detector = AnomalyDetector(random_state=seed).fit(of_good.descriptor[fit])
     usual = of_good.descriptor[test], of_good.local[test]
     tops = compare(detector, LocalScore(of_good.local[fit]), usual, [(of_bad.descriptor, of_bad.local)])
     return rows | {name: {"mean": value} for name, (value,) in tops.items()}
-
-
-def _top(maps, share):
-    flat = np.sort(maps.reshape(len(maps), -1), axis=1)
-    return flat[:, -max(1, round(share * flat.shape[1])) :].mean(axis=1)
 
 
 def _mask(path, side):

@@ -103,13 +103,13 @@ def write_anomaly_maps(
     field = record.fields.get(_KIND)
     if field is None or local is None:
         return
-    writer, boxes = MapWriter(record.folder, [_KIND]), record.fields.get("regions")
+    writer = MapWriter(record.folder, [_KIND])
     for some, values in evidence.chunks(ids):
         surprise = local.maps(values)
         maps = {i: writer.add(each, _KIND, i) for i, each in zip(some, surprise)}
-        if boxes and record.regions:
+        if record.regions:
             regions = {i: detections(each, record.regions) for i, each in zip(some, surprise)}
-            dataset.set_values(boxes, regions, key_field="id")
+            dataset.set_values(record.fields["regions"], regions, key_field="id")
         writer.wait()
         dataset.set_values(field, maps, key_field="id")
 

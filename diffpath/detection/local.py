@@ -157,8 +157,9 @@ def _size(evidence: np.ndarray) -> np.ndarray:
     return evidence[:, : evidence.shape[1] // LOCAL_KINDS].mean(axis=1)
 
 
-def _standing_out(size: np.ndarray) -> np.ndarray:
-    return size - np.median(size, axis=(1, 2), keepdims=True)
+def _standing_out(values: np.ndarray) -> np.ndarray:
+    """What of a map's places ``(..., y, x)`` stands out within it."""
+    return values - np.median(values, axis=(-2, -1), keepdims=True)
 
 
 def _together(tails: list[Tail], distances: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -205,9 +205,12 @@ def map_layout(kind: str, picture: Picture | None, outline: Sequence[float] | No
         layout["images"] = [{"source": picture.source, "layer": "below", "sizing": "stretch", **place}]
     if picture is not None and outline is not None:
         left, top, width, height = outline
-        across, down = (left, left + width), (top, top + height)
-        corners = dict(zip(("x0", "x1"), (picture.width * each for each in across)))
-        corners |= dict(zip(("y0", "y1"), (picture.height * each for each in down)))
+        corners = {
+            "x0": picture.width * left,
+            "x1": picture.width * (left + width),
+            "y0": picture.height * top,
+            "y1": picture.height * (top + height),
+        }
         layout["shapes"] = [{"type": "rect", **corners, "line": line} for line in _OUTLINE]
     return layout
 
