@@ -51,6 +51,12 @@ def _brand(*brands: bytes) -> Callable[[bytes, str], bool]:
 
 FORMATS = (
     Format(
+        "an EPS or PostScript file",
+        _begins(b"%!PS", b"\xc5\xd0\xd3\xc6"),
+        "it is a program that draws, which is not run here; convert it to PNG",
+        misread=True,
+    ),
+    Format(
         "a HEIC picture",
         _brand(*_HEIF_BRANDS),
         "run: pip install pillow-heif",

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .decoding import decoding, open_picture
 from .errors import ImageError
 from .formats import can_open, find_format, pixels_of_png
 from .values import ValueRange, to_uint8
@@ -128,7 +129,8 @@ def load_looks(
             # level from the same picture as PNG, where twice the target gives up to 12
             enough = 8 * _sides(size)[0]
             image.draft(None, (enough, enough))
-        return _looks(_with_all_bits(image, path), size, value_range, plan)
+        with decoding(image):
+            return _looks(_with_all_bits(image, path), size, value_range, plan)
 
     return _read(path, looks)
 
@@ -183,12 +185,13 @@ def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
     """
 
     def values(image: Image.Image) -> np.ndarray | None:
-        if _is_colour_of_16_bits(image):
+        if not _is_colour_of_16_bits(image) and image.mode not in (*_UINT16_MODES, "I", "F"):
+            return None
+        with decoding(image):
+            if not _is_colour_of_16_bits(image):
+                return _values_of(image)
             deep = _with_all_bits(image, path)
             return deep if isinstance(deep, np.ndarray) else None
-        if image.mode not in (*_UINT16_MODES, "I", "F"):
-            return None
-        return _values_of(image)
 
     return _read(path, values)
 
@@ -199,7 +202,7 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -
         _check_file(path)
         with _large_pictures_allowed():
             try:
-                with Image.open(path) as image:
+                with open_picture(path) as image:
                     return use(image)
             except (ImageError, Image.DecompressionBombError, MemoryError):
                 raise
@@ -207,10 +210,12 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -
                 pixels = pixels_of_png(path)
                 if pixels is None:
                     raise
-                with Image.open(pixels) as image:
+                with open_picture(pixels) as image:
                     return use(image)
     except ImageError as error:
         said = str(error)
+        if said.startswith("is "):
+            raise ImageError(f"{path} {said}") from error
         raise error if str(path) in said else ImageError(f"{path}: {said}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -347,11 +352,13 @@ def _to_rgb(image: Image.Image | np.ndarray, value_range: ValueRange | None) -> 
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
         image = Image.alpha_composite(background, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return image  # of which exif_transpose would make a copy
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data raise nearly anything, and leave the pixels as they are
         return image

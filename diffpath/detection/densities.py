@@ -58,6 +58,9 @@ class KernelDensity:
         return cls(Whitening(arrays["centre"], arrays["matrix"]), arrays["kernels"], arrays["width"])
 
 
+_OF_MIXTURE = ("weights_", "means_", "covariances_", "precisions_cholesky_")
+
+
 class Mixture:
     """A Gaussian mixture; number and shape of its components have the least Bayesian information criterion.
 
@@ -95,19 +98,17 @@ class Mixture:
         return self.mixture.score_samples(Z)
 
     def arrays(self) -> Arrays:
-        names = ("weights_", "means_", "covariances_", "precisions_cholesky_")
         return {
             "covariance_type": np.array(COVARIANCE_TYPES.index(self.mixture.covariance_type)),
-            **{name: getattr(self.mixture, name) for name in names},
+            **{name: getattr(self.mixture, name) for name in _OF_MIXTURE},
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Mixture:
-        fitted = dict(arrays)
-        shape = COVARIANCE_TYPES[int(fitted.pop("covariance_type"))]
-        mixture = GaussianMixture(len(fitted["weights_"]), covariance_type=shape)
-        for name, array in fitted.items():
-            setattr(mixture, name, array)
+        shape = COVARIANCE_TYPES[int(arrays["covariance_type"])]
+        mixture = GaussianMixture(len(arrays["weights_"]), covariance_type=shape)
+        for name in _OF_MIXTURE:
+            setattr(mixture, name, arrays[name])
         return cls(mixture)
 
 

@@ -31,6 +31,7 @@ _IQR_OF_STANDARD_NORMAL = 1.349
 _LINEAR_RANGE = 30.0
 
 
+_ARRAYS = ("feature_centre_", "feature_scale_", "reference_scores_", "reference_p_values_")  # kept as they are
 _Indices: TypeAlias = Int[np.ndarray, " m"]
 _Fold: TypeAlias = tuple[_Indices, _Indices]  # what a fit sees, and what it does not
 
@@ -242,10 +243,7 @@ class AnomalyDetector(CalibratedDetector):
     def arrays(self) -> Arrays:
         """All that scoring needs, as named arrays; :meth:`from_arrays` takes them back."""
         check_is_fitted(self)
-        arrays = {
-            name: getattr(self, name)
-            for name in ("feature_centre_", "feature_scale_", "reference_scores_", "reference_p_values_")
-        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays["calibration_scores_"] = self.calibration_scores_
         for k, fit in enumerate(self._fits):
             arrays.update({f"fit.{k}.{name}": array for name, array in fit.arrays().items()})
@@ -255,12 +253,13 @@ class AnomalyDetector(CalibratedDetector):
     def from_arrays(cls, params: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
         """The fitted detector whose ``get_params()`` and ``arrays()`` these are."""
         detector = cls(**params)
+        detector._check_options()
         groups: dict[int, Arrays] = {}
         for name, array in arrays.items():
             if name.startswith("fit."):
                 _, k, part = name.split(".", 2)
                 groups.setdefault(int(k), {})[part] = array
-            elif name != "calibration_scores_":
+            elif name in _ARRAYS:
                 setattr(detector, name, array)
         detector.n_features_in_ = len(detector.feature_centre_)
         detector._fits = [_Fit.from_arrays(detector.density, groups[k]) for k in sorted(groups)]

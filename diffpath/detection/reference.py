@@ -6,6 +6,7 @@ reference scores nothing but descriptors that were made in the same way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -147,18 +148,25 @@ class Reference:
         return self.detector
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the reference to a ``.safetensors`` file, whole or not at all."""
-        from safetensors.numpy import save_file
+        """Writes the reference to a ``.safetensors`` file, whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written
+        """
+        from safetensors.numpy import save
 
         (kind,) = (name for name, detector in _FORMATS.items() if type(self.detector) is detector)
         about = {"params": self.detector.get_params(), "made_by": self.provenance, "description": self.description}
-        part = Path(f"{path}.{os.getpid()}")
+        part = Path(f"{path}.{os.getpid()}.partial")
         members = {} if self.members is None else {_MEMBERS: self.members}
         local = {} if self.local is None else {f"{_LOCAL}{name}": a for name, a in self.local.arrays().items()}
-        save_file(
-            {**self.detector.arrays(), **members, **local}, part, metadata={"format": kind, "about": json.dumps(about)}
-        )
-        part.replace(path)
+        arrays, said = {**self.detector.arrays(), **members, **local}, json.dumps(about)
+        metadata = {"format": kind, "about": said, "checksum": _checksum(said, arrays)}
+        try:
+            part.write_bytes(save(arrays, metadata=metadata))  # save_file makes files for their owner alone
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Reference:
@@ -177,13 +185,42 @@ class Reference:
                         raise ReferenceSetError(f"{path} is of another version of diffpath; make the reference again")
                     raise ReferenceSetError(f"{path} holds no diffpath reference; give another path")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return cls._of_file(metadata, arrays)
+        except ReferenceSetError:
+            raise
         except (OSError, SafetensorError) as error:
             raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
+        except Exception as error:  # a damaged file can hold anything
+            what = str(error) or type(error).__name__
+            raise ReferenceSetError(f"{path} is damaged ({what[:200]}); make the reference again") from error
+
+    @classmethod
+    def _of_file(cls, metadata: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Reference:
+        """What a file holds, checked by using it.
+
+        Raises:
+            Exception: nearly any, if the file is damaged
+        """
+        if metadata.get("checksum", _checksum(metadata["about"], arrays)) != _checksum(metadata["about"], arrays):
+            raise ValueError("its checksum is another one")
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+                raise ValueError(f"{name} is not of finite numbers")
         about, members = json.loads(metadata["about"]), arrays.pop(_MEMBERS, None)
+        provenance, description = (dict(about[name]) for name in ("made_by", "description"))
+        _check_provenance(provenance)
         of_places = {name.removeprefix(_LOCAL): arrays.pop(name) for name in [*arrays] if name.startswith(_LOCAL)}
-        detector = _FORMATS[metadata["format"]].from_arrays(about["params"], arrays)
+        detector = _FORMATS[metadata["format"]].from_arrays(dict(about["params"]), arrays)
+        count = len(detector.reference_scores_)
+        if detector.reference_p_values_.shape != (count,) or (members is not None and members.shape != (count,)):
+            raise ValueError("its parts are of different sizes")
+        used = detector.score_samples(np.zeros((1, detector.n_features_in_)))
+        if used.shape != (1,) or not np.isfinite(detector.p_values(np.zeros((1, detector.n_features_in_)))).all():
+            raise ValueError("it scores nothing")
         local = LocalReference.from_arrays(of_places) if of_places else None
-        return cls(detector, about["made_by"], about["description"], members, local)
+        if local is not None and not np.isfinite(local.surprise(np.zeros((1, *local.shape)))).all():
+            raise ValueError("its places are of different sizes")
+        return cls(detector, provenance, description, members, local)
 
     def places(self, keys: UInt64[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
         """Where files are among those that it was fitted on, int ``(m,)``; −1 for the others."""
@@ -195,6 +232,24 @@ class Reference:
 
 
 load_reference = Reference.load
+
+
+def _checksum(about: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Of all that a file says, whatever the order of its arrays."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_provenance(provenance: Mapping[str, Any]) -> None:
+    """Raises nearly anything where it is not what :attr:`DiffPathV2.provenance` gives."""
+    MethodOptions(**complete_options(dict(provenance["options"])))
+    for name in ("model", "model_fingerprint", "dtype", "preprocessing", "descriptor"):
+        if not isinstance(provenance.get(name), str | None):
+            raise ValueError(f"its {name} is {provenance[name]!r}")
 
 
 def _fit_local(
@@ -227,8 +282,8 @@ def _compared(name: str, reference: Mapping[str, Any], query: Mapping[str, Any])
         ours, theirs = (complete_options(provenance["options"]) for provenance in (reference, query))
         return [(option, ours.get(option), theirs.get(option)) for option in sorted({*ours, *theirs} - _REDUNDANT)]
     if name == "model":
-        if reference["model_fingerprint"] == query["model_fingerprint"]:
+        if reference.get("model_fingerprint") == query["model_fingerprint"]:
             return []
-        first, second = (f"{each['model']} ({each['model_fingerprint']})" for each in (reference, query))
+        first, second = (f"{each.get('model')} ({each.get('model_fingerprint')})" for each in (reference, query))
         return [(name, first, second)]
     return [(name, reference.get(name), query.get(name))]

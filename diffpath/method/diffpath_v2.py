@@ -33,6 +33,8 @@ Device: TypeAlias = str | torch.device | None
 # Noisy 32×32 images per forward pass of a network with 32 channels at full resolution: large
 # enough to fill the device, small enough for its memory and caches; scaled by both
 _MAX_EVALUATIONS = {"cpu": 160, "mps": 320, "cuda": 2560}
+# Of these, in one forward pass: few enough for a single image, which costs as much as a pass
+_PASSES = {"cpu": 4, "mps": 2, "cuda": 2}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class DiffPathV2:
     """Computes DiffPathV2 features with a pretrained diffusion model.
 
     Features depend on the image, the model and the options only: not on the batch, its
-    order or the other images in it.
+    size, its order or the other images in it, to the last digit on one machine. Every forward
+    pass of the network is of one size, the last one filled up, as kernels round by size.
 
     Args:
         model: ``"bundled"``, the path of a diffusers folder, a hub id such as
@@ -111,9 +114,9 @@ class DiffPathV2:
             or their names separated by commas, splits the images among them
         dtype: the network's autocast type; by default the fastest that the device
             computes well. Errors, SSIM and sums are always float32
-        max_evaluations: at most this many noisy images, or tiles, enter one forward pass
-            of a device; by default chosen by device, resolution and network. Halved
-            where memory does not suffice
+        max_evaluations: at most this many noisy images, or tiles, are in a device's memory at once;
+            by default chosen by device, resolution and network. Halved where memory does not suffice: then, and
+            where it is less than a forward pass is by default, features round otherwise
         model_options: further arguments of :func:`diffpath.load_model`, such as
             ``{"revision": "…"}`` or ``{"prediction_type": "epsilon"}``
         **options: the fields of :class:`diffpath.MethodOptions`
@@ -172,7 +175,10 @@ class DiffPathV2:
         self.crop_plan = self._crop_plan()
         if max_evaluations is not None and max_evaluations < 1:
             raise ValueError(f"max_evaluations must be at least 1, got {max_evaluations}")
-        self.max_evaluations = self._default_max_evaluations() if max_evaluations is None else max_evaluations
+        default = self._default_max_evaluations()
+        self.max_evaluations = default if max_evaluations is None else max_evaluations
+        passes = _PASSES.get(self.predictor.device.type, 1)
+        self.evaluations_per_pass = min(max(1, default // passes), max_evaluations or default)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -305,12 +311,12 @@ class DiffPathV2:
     def _score_share(self, predictor: NoisePredictor, images: Prepared, crops: Crops | None) -> DiffPathResult:
         """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
         while True:
-            tried = self.max_evaluations
-            count = self._images_at_once(tried)
+            tried, count = self._most_evaluations(), self._images_at_once(self.max_evaluations)
             try:
                 parts = np.split(np.arange(len(images)), range(count, len(images), count))
                 chunks = [(images[part], _part(crops, part)) for part in parts]
-                return DiffPathResult.concatenate([self._score_chunk(predictor, *chunk, tried) for chunk in chunks])
+                size = self.evaluations_per_pass
+                return DiffPathResult.concatenate([self._score_chunk(predictor, *chunk, size) for chunk in chunks])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -321,7 +327,11 @@ class DiffPathV2:
                     ) from error
             # Outside of the handler, whose exception holds on to the tensors that were too many
             self.max_evaluations = min(self.max_evaluations, tried // 2)
+            self.evaluations_per_pass = min(self.evaluations_per_pass, tried // 2)
             release_memory(predictor.device)
+
+    def _most_evaluations(self) -> int:
+        return max(self.max_evaluations, self.evaluations_per_pass)
 
     @torch.inference_mode()
     def _score_chunk(

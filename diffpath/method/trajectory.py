@@ -95,8 +95,7 @@ def compute_trajectory(
         images: x₀, float32 ``(N, C, H, W)`` in [−1, 1]
         timesteps: τ, int64 ``(T,)``
         noise: ε, float32 ``(D, c, h, w)``
-        max_evaluations: at most this many noisy images, or tiles of them, enter one
-            forward pass
+        max_evaluations: as many noisy images, or tiles of them, enter each forward pass, the last one filled up
         tiles: a :class:`diffpath.models.Tiles` of side h, or None for whole images
 
     Returns:

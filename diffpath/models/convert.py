@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .folder import OWN_CONFIG, WEIGHTS
+from .folder import OWN_CONFIG, WEIGHTS, let_others_read
 
 State = dict[str, Tensor]  # parameters by name
 
@@ -182,6 +182,7 @@ def convert_checkpoint(
 
     network.save_pretrained(folder / "unet", safe_serialization=True)
     DDPMScheduler(**architecture.scheduler_config()).save_pretrained(folder / "scheduler")
+    let_others_read(folder)
     index = {
         "_class_name": "DDPMPipeline",
         "unet": ["diffusers", "UNet2DModel"],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .limits import MAX_CONFIG_BYTES, check_config
 
 BUNDLED_MODEL = "bundled"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -77,11 +78,15 @@ class ModelFolder:
         """The content of a configuration file.
 
         Raises:
-            ModelError: if the folder has no such file, or if it is not JSON
+            ModelError: if the folder has no such file, it is not JSON, or it says what no model has
         """
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            if path.stat().st_size > MAX_CONFIG_BYTES:
+                raise ValueError("it is too large")
+            return check_config(json.loads(path.read_text()), str(path.relative_to(self.path)), self.name)
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, ModelError):
+                raise
             raise ModelError(
                 f"model {self.name!r} has no readable {path.relative_to(self.path)}; give a diffusers folder or hub id"
             ) from error
@@ -213,3 +218,9 @@ def _fetch(model: str, revision: str | None, patterns: list[str]) -> Path:
             f"the hub model {model!r}{at} cannot be fetched and is not in the cache; check the network, "
             "or give the path of a folder"
         ) from error
+
+
+def let_others_read(folder: Path) -> None:
+    """Lets those read a saved model's weights who may read its configuration: safetensors makes them private."""
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod((weights.parent / "config.json").stat().st_mode)

@@ -74,7 +74,13 @@ def load_model(
     with _LOADING:
         predictor = _IN_USE.get(key)
         if predictor is None:
-            predictor = _IN_USE[key] = _load(folder, device, dtype, compile, given)
+            try:
+                predictor = _IN_USE[key] = _load(folder, device, dtype, compile, given)
+            except (ModelError, MemoryError):
+                raise
+            except Exception as error:  # a configuration that nobody foresaw
+                said = f"{type(error).__name__}: {str(error)[:160]}"
+                raise ModelError(f"model {folder.name!r} cannot be loaded ({said}); choose another model") from error
         return predictor
 
 
@@ -184,7 +190,7 @@ def _load(
 ) -> NoisePredictor:
     parts = load_parts(folder, given)
     network, space = parts.network, parts.space
-    return NoisePredictor(
+    predictor = NoisePredictor(
         _place(folder, network, space, device, compile),
         parts.schedule,
         space=space,
@@ -199,6 +205,20 @@ def _load(
         revision=folder.revision,
         fingerprint=folder.fingerprint(given),
     )
+    if not compile:
+        _try_out(predictor, network)
+    return predictor
+
+
+def _try_out(predictor: NoisePredictor, network: Network) -> None:
+    """Asks a network once, of nothing: what its configuration leaves out or contradicts raises now, not amid images."""
+    side, middle = network.sample_size, len(predictor.schedule) // 2
+    nothing = torch.zeros(1, predictor.channels, side, side, device=predictor.device)
+    try:
+        predictor.predict_noise(nothing, torch.tensor([middle], device=predictor.device))
+    except Exception as error:
+        if not is_out_of_memory(error):  # which is met, and said, when there are images
+            raise
 
 
 def _place(folder: ModelFolder, network: Network, space: Space, device: torch.device, compile: bool) -> Network:

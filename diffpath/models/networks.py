@@ -4,6 +4,7 @@ What else a network wants beside its inputs is settled here once: a class-condit
 given the class that means "none", a text-conditional one the empty prompt.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .folder import TEXT_ENCODERS, ModelFolder
+
+_SLACK = 1_000_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def load_network(folder: ModelFolder, *, class_label: int | None = None) -> Netw
 
 def load_module(folder: ModelFolder, part: Path, module_class: Any) -> Any:
     """Loads one part of a model: its weights must be exactly those that its configuration asks for."""
-    _, safe = folder.weights(part)
+    files, safe = folder.weights(part)
+    if safe:
+        _check_sizes(folder, part, files, module_class)
     try:
         # low_cpu_mem_usage would need the accelerate package
         module, report = module_class.from_pretrained(
@@ -87,6 +92,37 @@ def load_module(folder: ModelFolder, part: Path, module_class: Any) -> Any:
             f"as {sorted(missing)[0]!r}; the files are incomplete or of another architecture"
         )
     return module.eval().requires_grad_(False)
+
+
+def _check_sizes(folder: ModelFolder, part: Path, files: list[Path], module_class: Any) -> None:
+    """Compares what a configuration asks for with what its weights' headers say, before either takes any memory."""
+    from safetensors import safe_open
+
+    kind = module_class.__name__
+    try:
+        with torch.device("meta"):
+            wanted = module_class.from_config(folder.read_json(part / "config.json")).state_dict()
+        found: dict[str, list[int]] = {}
+        for path in files:
+            with safe_open(str(path), framework="pt") as file:
+                found.update({name: file.get_slice(name).get_shape() for name in file.keys()})
+    except ModelError:
+        raise
+    except Exception as error:  # as below
+        raise ModelError(f"the {kind} of model {folder.name!r} cannot be loaded: {_first_words(error)}") from error
+    for name, shape in found.items():
+        if name in wanted and list(wanted[name].shape) != list(shape):
+            raise ModelError(
+                f"{name!r} of model {folder.name!r} has the shape {tuple(shape)}, its {kind} asks for "
+                f"{tuple(wanted[name].shape)}; weights and configuration are not of one model"
+            )
+    most = sum(tensor.numel() for tensor in wanted.values())
+    there = sum(math.prod(shape) for shape in found.values())
+    if most > 2 * there + _SLACK:
+        raise ModelError(
+            f"the {kind} of model {folder.name!r} asks for {most:,} numbers, its weights have {there:,}; weights and "
+            "configuration are not of one model"
+        )
 
 
 def set_attention_heads(module: torch.nn.Module, heads: int) -> None:

@@ -129,7 +129,8 @@ class NoisePredictor:
             clean: x₀, float32 ``(N, c, h, w)``, from :meth:`encode`
             noise: ε, likewise
             timesteps: t, int64 ``(N,)``, rows of the schedule
-            max_evaluations: at most this many samples, or tiles, enter one forward pass
+            max_evaluations: exactly this many samples, or tiles, enter each forward pass, the last one filled up:
+                kernels are chosen by size, and round otherwise. None for one pass of all
             tiles: a :class:`diffpath.models.tiles.Tiles` of side h, or None for whole images
 
         Returns:
@@ -171,9 +172,10 @@ class NoisePredictor:
         exact = self.dtype == torch.float32  # without autocast, which not every device knows
         outputs = []
         for part, times in zip(inputs.split(most), conditioning.split(most)):
+            part, times = _filled(part, most), _filled(times, most)
             with nullcontext() if exact else torch.autocast(self.device.type, dtype=self.dtype):
                 outputs.append(self.network(part, times)[:, : self.channels].float())
-        return torch.cat(outputs)
+        return torch.cat(outputs)[: len(inputs)]
 
     def _by_parts(
         self, function: Callable[[Tensor], Tensor], samples: Float[Tensor, "n _ _ _"], max_evaluations: int | None
@@ -182,10 +184,17 @@ class NoisePredictor:
             return function(samples)
         # An autoencoder works at full resolution, a network at 1 / factor of it
         most = max(1, _at_most(max_evaluations, len(samples)) // self.space.factor**2)
-        return torch.cat([function(part) for part in samples.split(most)])
+        return torch.cat([function(_filled(part, most)) for part in samples.split(most)])[: len(samples)]
 
     def _at(self, row: Num[Tensor, " t"], timesteps: Int64[Tensor, " n"]) -> Num[Tensor, "n 1 1 1"]:
         return row[timesteps].view(-1, 1, 1, 1)
+
+
+def _filled(part: Num[Tensor, "n ..."], count: int) -> Num[Tensor, "{count} ..."]:
+    """A part with copies of its first item behind it, up to a number of items, in one layout of memory."""
+    if len(part) < count:
+        part = torch.cat([part, part[:1].expand(count - len(part), *part.shape[1:])])
+    return part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part
 
 
 def _at_most(max_evaluations: int | None, everything: int) -> int:

@@ -140,6 +140,21 @@ def read_schedule(
         ModelError: if a key is missing or contradicts ``prediction_type``, or if the
             scheduler is of another family
     """
+    try:
+        schedule = _read_schedule(config, name, prediction_type, timestep_scale)
+        sound = len(schedule) >= 2 and bool(schedule.signal.isfinite().all() and schedule.sigma.isfinite().all())
+    except ModelError:
+        raise
+    except Exception as error:  # of values that no schedule has
+        raise ModelError(f"the scheduler of model {name!r} cannot be used: {error}") from error
+    if not sound:
+        raise ModelError(f"the scheduler of model {name!r} has no two timesteps whose noise is a number")
+    return schedule
+
+
+def _read_schedule(
+    config: Mapping[str, Any], name: str, prediction_type: str | None, timestep_scale: float
+) -> Schedule:
     import diffusers
 
     kind = _require(config, "_class_name", name)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import __version__
 from ..method.trajectory import noise_bank
 from ..models import NoisePredictor
-from ..models.folder import OWN_CONFIG
+from ..models.folder import OWN_CONFIG, let_others_read
 from .config import Config
 from .crops import Crops
 from .linear import MAX_DIMENSIONS, LinearDenoiser
@@ -137,6 +137,7 @@ def save_pipeline(trainer: Trainer, folder: Path) -> None:
     from diffusers import DDPMPipeline
 
     DDPMPipeline(unet=trainer.average, scheduler=trainer.scheduler).save_pretrained(folder, safe_serialization=True)
+    let_others_read(folder)
     if trainer.own_config:  # of the model that the training started from
         (folder / OWN_CONFIG).write_text(json.dumps(trainer.own_config, indent=2) + "\n")
 
