@@ -4,7 +4,7 @@ BIN := .venv/bin
 OLDEST_PYTHON ?= $(PYTHON)
 export FIFTYONE_DO_NOT_TRACK = 1
 
-.PHONY: demo test test-oldest lint clean
+.PHONY: demo test soak test-oldest lint clean
 
 demo: .venv/ready
 	$(BIN)/python demo/run.py $(if $(APP),--app)
@@ -12,6 +12,10 @@ demo: .venv/ready
 test: .venv/ready
 	sh tools/ensure_chromium.sh
 	$(BIN)/python -m pytest -c tests/pytest.ini tests
+
+# Every point at which something can go wrong, where the tests take a few; about an hour
+soak: .venv/ready
+	DIFFPATH_SOAK=full $(BIN)/python -m pytest -c tests/pytest.ini -s tests/soak
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from .dataset import (
     list_diffpath_runs,
     load_diffpath_view,
     rename_diffpath,
+    repair_diffpath,
     set_diffpath_threshold,
     update_diffpath,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "load_model",
     "load_reference",
     "rename_diffpath",
+    "repair_diffpath",
     "set_diffpath_threshold",
     "update_diffpath",
 ]

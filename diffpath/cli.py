@@ -108,10 +108,32 @@ def _orphans() -> Callable[..., None]:
     return orphans
 
 
+def _repair() -> Callable[..., None]:
+    from .dataset.internals import datasets_with_runs
+    from .dataset.repair import repair_diffpath
+
+    def repair(datasets: Positional[tuple[str, ...]] = ()) -> None:
+        """Mends what a killed process or an older version left half done in datasets, and says what is left to do.
+
+        Args:
+            datasets: names; by default all that have a run
+        """
+        count = 0
+        for dataset in datasets_with_runs(datasets):
+            for line in repair_diffpath(dataset):
+                count += 1
+                print(f"{dataset.name}: {line}")
+        if not count:
+            print("nothing to repair")
+
+    return repair
+
+
 COMMANDS = {
     "models": Command("list pretrained models that are known to be of use", _models),
     "convert": Command("turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder", _convert),
     "orphans": Command("list or remove files of runs and datasets that are gone", _orphans),
+    "repair": Command("mend what was interrupted, or what an older version left", _repair),
     "train": Command("train a diffusion model on folders of images", _train),
 }
 

@@ -330,7 +330,7 @@ def test_a_map_that_cannot_be_written_ends_the_run_without_a_word_lost(dataset, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffpath.dataset.maps._write_map", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ValueError, match="cannot be written .No space left on device.; make room"):
         compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
     assert dataset.count("k_features") == 0  # no image counts as done whose maps are not there
     monkeypatch.undo()

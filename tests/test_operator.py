@@ -31,6 +31,7 @@ OPERATORS = (
     "get_diffpath_info",
     "load_diffpath_view",
     "rename_diffpath",
+    "repair_diffpath",
     "save_diffpath_workspace",
     "set_diffpath_threshold",
     "update_diffpath",

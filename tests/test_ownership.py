@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -331,6 +332,20 @@ def test_samples_of_one_file_are_one_group(keys, groups, expected):
     else:
         same = np.equal.outer(joined, joined)
         np.testing.assert_array_equal(same, np.equal.outer(expected, expected))
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_maps_are_for_those_who_may_see_the_images(mode, make_dataset, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir(mode)
+    private.chmod(mode)
+    paths = [shutil.copy(sample.filepath, private) for sample in demo_samples("clean", 6)]
+    dataset = make_dataset([fo.Sample(filepath=path) for path in paths])
+    run = compute_diffpath(dataset, reference=dataset.view(), run_key="k", **FAST)
+    folder = Path(run.record.folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files and all(path.stat().st_mode & 0o644 == 0o644 for path in files)  # who comes in can read
 
 
 def test_a_reference_of_hardly_any_different_files_says_so(make_dataset):

@@ -22,7 +22,7 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset import heartbeat, inventory, iterate_diffpath, rename, workspaces
+from diffpath.dataset import heartbeat, inventory, iterate_diffpath, liveness, rename, workspaces
 from diffpath.dataset.appearance import color_maps, uncolor_maps
 from diffpath.dataset.internals import patch_run
 from diffpath.dataset.maps import MAPS
@@ -330,7 +330,7 @@ def test_a_run_under_way_is_not_begun_a_second_time_and_a_killed_one_is_noticed(
         rename_diffpath(dataset, "k", "n")
     with pytest.raises(ValueError, match="being computed now.*stop=True"):
         compute_diffpath(dataset, run_key="k", overwrite=True, **FAST)
-    monkeypatch.setattr(heartbeat.psutil, "pid_exists", lambda process: False)  # as after kill -9
+    monkeypatch.setattr(liveness, "_is_running", lambda *_: False)  # as after kill -9
     assert get_diffpath_info(dataset, "k")["status"] == "interrupted"
     monkeypatch.undo()
     assert get_diffpath_info(dataset, "k")["status"] == "running"

@@ -6,6 +6,7 @@ from .inventory import get_diffpath_info, load_diffpath_view
 from .objects import crop_objects
 from .record import RunRecord, list_diffpath_runs
 from .rename import rename_diffpath
+from .repair import repair_diffpath
 from .request import ScoringRequest
 from .resume import continue_diffpath, iterate_continue
 from .run import DiffPathRun
@@ -33,6 +34,7 @@ __all__ = [
     "load_diffpath_view",
     "preview_threshold",
     "rename_diffpath",
+    "repair_diffpath",
     "set_diffpath_threshold",
     "update_diffpath",
 ]

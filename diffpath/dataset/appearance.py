@@ -54,6 +54,11 @@ def color_maps(dataset: fo.Dataset, fields: Mapping[str, str]) -> bool:
     return made
 
 
+def has_color_scheme(dataset: fo.Dataset) -> bool:
+    """Whether the dataset has a colour scheme already."""
+    return dataset.app_config.color_scheme is not None
+
+
 def uncolor_maps(dataset: fo.Dataset, fields: Mapping[str, str], made: bool) -> None:
     """Undoes :func:`color_maps`.
 

@@ -5,18 +5,33 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 
 from .appearance import uncolor_maps
 from .files import move_folder, remove_if_empty
 from .heartbeat import check_idle, stop_run
-from .internals import Samples, every_image, read_saved_view, refresh_runs, restore_saved_view, root_dataset
+from .internals import (
+    Samples,
+    every_image,
+    forget_unnamed,
+    read_saved_view,
+    refresh_runs,
+    restore_saved_view,
+    root_dataset,
+)
 from .inventory import run_contents
+from .lock import writing
+from .patience import undoing, waits_for_database
+from .pending import finishes, settle
 from .record import RunRecord, read_records, require_record
 from .tags import given_by_run
 
+_OPERATION = "delete"
 
+
+@waits_for_database
 def delete_diffpath(dataset: Samples, run_key: str, *, stop: bool = False) -> None:
     """Deletes a run with its fields, indexes, saved views, workspaces, colours and files, or nothing.
 
@@ -33,13 +48,29 @@ def delete_diffpath(dataset: Samples, run_key: str, *, stop: bool = False) -> No
         ValueError: if the dataset has no diffpath run of that key, or it is being computed now
     """
     dataset = root_dataset(dataset)
+    if any(each["run_key"] == run_key and each["operation"] == _OPERATION for each in settle(dataset)):
+        return
     if stop:
         stop_run(dataset, run_key)
-    record, contents = require_record(dataset, run_key), run_contents(dataset, run_key)
-    if not stop:
-        check_idle(record)
-    folder = Path(record.folder) if record.is_of(dataset) else None
-    with ExitStack() as undo:
+    with writing(dataset, f"deleting run {run_key!r}"):
+        record = require_record(dataset, run_key)
+        if not stop:
+            check_idle(record)
+        _delete(dataset, record)
+
+
+@finishes(_OPERATION)
+def _finish(dataset: fo.Dataset, record: RunRecord, _: dict[str, Any]) -> None:
+    _delete(dataset, record)
+
+
+def _delete(dataset: fo.Dataset, record: RunRecord) -> None:
+    run_key, folder = record.run_key, Path(record.folder) if record.is_of(dataset) else None
+    with undoing() as undo:
+        undo.callback(record.patch, dataset, pending=None)
+        record = record.patch(dataset, pending={"operation": _OPERATION})
+        forget_unnamed(dataset, record.all_views, record.workspaces)
+        contents = run_contents(dataset, run_key)
         aside = _put_aside(folder, undo)
         for name in contents.views:
             undo.callback(restore_saved_view, dataset, read_saved_view(dataset, name))
@@ -54,14 +85,14 @@ def delete_diffpath(dataset: Samples, run_key: str, *, stop: bool = False) -> No
         if contents.fields:
             _drop_indexes(dataset, contents.fields, undo)
             dataset.delete_sample_fields(contents.fields)
-        undo.pop_all()  # what is left to do can be done again
+    # What is left to do can be done again
     if record.made_color_scheme is not None:
         uncolor_maps(dataset, record.fields, _takes_scheme(dataset, record))
-    refresh_runs(dataset)
-    dataset.delete_run(run_key)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
         remove_if_empty(aside.parent)
+    refresh_runs(dataset)
+    dataset.delete_run(run_key)  # last: until then it says that it is to be deleted
 
 
 def _put_aside(folder: Path | None, undo: ExitStack) -> Path | None:

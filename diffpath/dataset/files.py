@@ -50,6 +50,22 @@ def file_sizes(folder: str | Path) -> Iterator[int]:
             yield entry.stat(follow_symlinks=False).st_size
 
 
+@contextlib.contextmanager
+def writing_files(folder: str | Path) -> Iterator[None]:
+    """Says where files cannot be written, and what to do about it.
+
+    Raises:
+        ValueError: instead of an ``OSError``
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"files in {folder} cannot be written ({error.strerror or error}); make room or give permission, and call "
+            "this again: what is done is kept"
+        ) from error
+
+
 def move_folder(source: str | Path, target: str | Path) -> None:
     """Moves a folder, if it is there."""
     if Path(source).exists():

@@ -13,6 +13,7 @@ import numpy as np
 
 from .internals import Samples, every_image, root_dataset
 from .ownership import own_files
+from .patience import waits_for_database
 from .run import DiffPathRun
 from .sources import images_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _Labels = frozenset[Any]
 
 
+@waits_for_database
 def evaluate_diffpath(
     samples: Samples,
     run_key: str,

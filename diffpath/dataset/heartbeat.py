@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import threading
 import time
 from collections.abc import Generator
 
 import fiftyone as fo
-import psutil
-from pymongo.errors import PyMongoError
 
-from .record import Heartbeat, RunRecord, require_record
+from .files import writing_files
+from .internals import DatabaseAway, DatabaseError
+from .liveness import Heartbeat, is_alive
+from .record import RunRecord, require_record
 from .scanning import Progress
 
 _BEAT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
-_TRUSTED_SECONDS = 600.0  # on this machine, where the process can be looked up
-_TRUSTED_SECONDS_ELSEWHERE = 60.0
 
 
 def with_heartbeat(
@@ -35,7 +33,7 @@ def with_heartbeat(
     pulse = _Pulse(dataset, record)
     try:
         while True:
-            with pulse:
+            with pulse, writing_files(record.folder):
                 try:
                     step = next(steps)
                 except StopIteration:
@@ -44,18 +42,11 @@ def with_heartbeat(
             pulse.check_not_stopped()
             yield step
     finally:
-        steps.close()
-        pulse.stop()
-
-
-def is_alive(heartbeat: Heartbeat | None) -> bool:
-    """Whether the run whose last sign of life this is is under way."""
-    if heartbeat is None or not heartbeat.at:
-        return False
-    silent = time.time() - heartbeat.at
-    if heartbeat.machine != platform.node():
-        return silent < _TRUSTED_SECONDS_ELSEWHERE
-    return silent < _TRUSTED_SECONDS and psutil.pid_exists(heartbeat.process)
+        try:
+            with writing_files(record.folder):
+                steps.close()
+        finally:
+            pulse.stop()
 
 
 def check_idle(record: RunRecord) -> None:
@@ -67,6 +58,18 @@ def check_idle(record: RunRecord) -> None:
             f"{beat.done:,} of {beat.total:,} images are done; wait for it, or stop and delete it with "
             f"delete_diffpath(dataset, {record.run_key!r}, stop=True)"
         )
+
+
+def claim(dataset: fo.Dataset, record: RunRecord) -> RunRecord:
+    """Says that a run is under way here, before anything is done; :func:`with_heartbeat` goes on saying so.
+
+    To be called by whoever has the dataset's lock, so that of two that begin at once one is refused.
+
+    Raises:
+        ValueError: if it is under way already
+    """
+    check_idle(record)
+    return record.patch(dataset, heartbeat=Heartbeat.now(), stopping=None)
 
 
 def stop_run(dataset: fo.Dataset, run_key: str, patience: float = _PATIENCE_SECONDS) -> None:
@@ -117,7 +120,11 @@ class _Pulse:
         if time.monotonic() - self._checked < _POLL_SECONDS:
             return
         self._checked = time.monotonic()
-        if require_record(self._dataset, self._record.run_key).stopping:
+        try:
+            stopping = require_record(self._dataset, self._record.run_key).stopping
+        except DatabaseAway:
+            return  # it is asked again at the next step
+        if stopping:
             raise ValueError(f"run {self._record.run_key!r} was stopped; it can be continued or deleted")
 
     def stop(self) -> None:
@@ -132,8 +139,8 @@ class _Pulse:
                 self._write()
 
     def _write(self) -> None:
-        self._beat(Heartbeat(os.getpid(), platform.node(), self._done, self._total, time.time()))
+        self._beat(Heartbeat.now(self._done, self._total))
 
     def _beat(self, heartbeat: Heartbeat | None) -> None:
-        with contextlib.suppress(PyMongoError):  # a database that is away for a while is for the run itself to report
+        with contextlib.suppress(DatabaseError):  # a database that is away for a while is for the run itself to report
             self._record.beat(self._dataset, heartbeat)

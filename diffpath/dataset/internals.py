@@ -6,7 +6,8 @@ A FiftyOne release that moves one of these breaks this file alone, and ``test_in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
@@ -14,13 +15,17 @@ from typing import Any, TypeAlias
 import fiftyone as fo
 import fiftyone.core.media as fo_media
 import numpy as np
+import pymongo
 from bson import ObjectId, json_util
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.odm import get_db_conn
 from fiftyone.core.view import DatasetView
 from fiftyone.server.view import get_view
 from fiftyone.utils.patches import extract_patch
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
+DatabaseError = PyMongoError
+DatabaseAway = ConnectionFailure
 Samples: TypeAlias = fo.Dataset | fo.DatasetView
 Stages: TypeAlias = list[dict[str, Any]]  # of a view, as FiftyOne stores them
 
@@ -137,6 +142,32 @@ def read_saved_view(dataset: fo.Dataset, name: str) -> SavedView:
     return SavedView(document.name, stages, document.description, document.color)
 
 
+def put_saved_view(dataset: fo.Dataset, name: str, view: fo.DatasetView, description: str) -> None:
+    """Saves a view; one of that name is changed in place, so that it is never gone, and keeps its id and colour."""
+    if not dataset.has_saved_view(name):
+        _forget_unnamed(dataset, "saved_views", [name])
+        dataset.save_view(name, view, description=description)
+        return
+    document = dataset._get_saved_view_doc(name)
+    document.view_stages = [json_util.dumps(stage) for stage in view_stages(view)]
+    document.description = description
+    document.last_modified_at = datetime.now(timezone.utc)
+    document.save()
+
+
+def put_workspace(dataset: fo.Dataset, name: str, space: fo.Space, description: str) -> None:
+    """Saves a workspace; one of that name is changed in place, so that it is never gone."""
+    if not dataset.has_workspace(name):
+        _forget_unnamed(dataset, "workspaces", [name])
+        dataset.save_workspace(name, space, description=description)
+        return
+    document = dataset._get_workspace_doc(name)
+    document.child, document.description = space, description
+    document.name = name  # of the child, too
+    document.last_modified_at = datetime.now(timezone.utc)
+    document.save()
+
+
 def restore_saved_view(dataset: fo.Dataset, saved: SavedView) -> None:
     """Saves a view again that was deleted."""
     view = build_view(dataset, saved.stages)
@@ -231,6 +262,27 @@ def last_deletion(dataset: fo.Dataset) -> float | None:
     return None if moment is None else moment.replace(tzinfo=timezone.utc).timestamp()
 
 
+def datasets_with_runs(names: Iterable[str] = (), method: str = "diffpath") -> Iterator[fo.Dataset]:
+    """Datasets that may have runs of a method.
+
+    Args:
+        names: of the datasets; all by default
+        method: the method
+
+    Raises:
+        ValueError: if there is no dataset of one of the names
+    """
+    there = fo.list_datasets()
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ValueError(f"there is no dataset {unknown[0]!r}; fiftyone datasets list says which there are")
+    database = get_db_conn()
+    owners = database.runs.distinct("_dataset_id", {"config.method": method})
+    with_runs = database.datasets.distinct("name", {"$or": [{"_id": {"$in": owners}}, {"runs": {"$nin": [{}, None]}}]})
+    for name in names or [name for name in there if name in with_runs]:
+        yield fo.load_dataset(name)
+
+
 def database_id() -> str:
     """What tells this database from others that may use the same folders."""
     return str((get_db_conn().config.find_one({}, {"_id": True}) or {}).get("_id"))
@@ -249,17 +301,137 @@ def refresh_runs(dataset: fo.Dataset) -> None:
 _OTHERS = ("saved_views", "workspaces")  # of which the document holds the ids
 
 
-def _follow(dataset: fo.Dataset, stored: Mapping[str, Any]) -> None:
-    """Loads a dataset's document again where it holds other names than are stored."""
+def follow(dataset: fo.Dataset) -> None:
+    """Loads a dataset's document as it is stored now."""
+    if not _follow(dataset, get_db_conn().datasets.find_one({"_id": dataset._doc.id}) or {}):
+        dataset._reload()  # samples in memory go on knowing their fields
+
+
+def _follow(dataset: fo.Dataset, stored: Mapping[str, Any]) -> bool:
+    """Loads a dataset's document again where it holds other names than are stored; returns whether it did."""
     kept = dataset._doc
     known = [{field.name for field in kept.sample_fields}, *({each.id for each in kept[name]} for name in _OTHERS)]
     there = [
         {field["name"] for field in stored.get("sample_fields", ())},
         *(set(stored.get(name, ())) for name in _OTHERS),
     ]
-    if stored and known != there:
-        dataset._reload(hard=True)  # not reload(), which would drop what a person has changed in samples and not saved
+    if not stored or known == there:
+        return False
+    dataset._reload(hard=True)  # not reload(), which would drop what a person has changed in samples and not saved
+    return True
 
 
 def _matched(result: Any) -> bool:
     return result.matched_count > 0
+
+
+def answers(seconds: float = 2.0) -> bool:
+    """Whether the database does, within some seconds."""
+    try:
+        with pymongo.timeout(seconds):
+            get_db_conn().command("ping")
+    except PyMongoError:
+        return False
+    return True
+
+
+# Changes of many images in the database itself, without their ids coming here and going back
+
+
+def update_images(
+    dataset: fo.Dataset, where: Mapping[str, Any], change: Mapping[str, Mapping[str, Any]] | Stages
+) -> None:
+    """Changes all samples of a dataset that a MongoDB filter finds, by an update document or a pipeline."""
+    now = datetime.now(timezone.utc)
+    update: Any = [*change, {"$set": {"last_modified_at": now}}] if isinstance(change, list) else dict(change)
+    if isinstance(update, dict):
+        update["$set"] = {**update.get("$set", {}), "last_modified_at": now}
+    if dataset._sample_collection.update_many(dict(where), update).modified_count:
+        fo.Sample._reload_docs(dataset._sample_collection_name)
+
+
+def count_images(dataset: fo.Dataset, where: Mapping[str, Any]) -> int:
+    """How many samples of a dataset a MongoDB filter finds."""
+    return dataset._sample_collection.count_documents(dict(where))
+
+
+def replace_beginning(dataset: fo.Dataset, path: str, old: str, new: str) -> None:
+    """Replaces what a text in each sample begins with.
+
+    Args:
+        dataset: the dataset
+        path: of the text, such as ``"heatmap.map_path"``
+        old, new: beginnings
+    """
+    rest = {"$substrBytes": [f"${path}", len(old.encode()), -1]}
+    update_images(
+        dataset, {path: {"$regex": f"^{re.escape(old)}"}}, [{"$set": {path: {"$concat": [{"$literal": new}, rest]}}}]
+    )
+
+
+# What a killed process leaves half done: FiftyOne writes a view and what names it one after the other
+
+_COLLECTIONS = {"saved_views": "views", "workspaces": "workspaces"}  # what the dataset calls them, and where they are
+
+
+def mend_references(dataset: fo.Dataset) -> dict[str, int]:
+    """Lets a dataset name those views, workspaces and runs that there are, and deletes runs that it does not name.
+
+    Returns:
+        of what there was how much to mend, in words
+    """
+    database, this, mended = get_db_conn(), {"_id": dataset._doc.id}, {}
+    stored = database.datasets.find_one(this, {"saved_views": True, "workspaces": True, "runs": True}) or {}
+    for name, collection in _COLLECTIONS.items():
+        named = stored.get(name) or []
+        there = set(database[collection].distinct("_id", {"_id": {"$in": named}})) if named else set()
+        gone = [each for each in named if each not in there]
+        if gone:
+            database.datasets.update_one(this, {"$pull": {name: {"$in": gone}}})
+        mended[name.replace("_", " ")] = len(gone)
+    runs = stored.get("runs") or {}
+    there = set(database.runs.distinct("_id", {"_id": {"$in": list(runs.values())}})) if runs else set()
+    gone = [key for key, run in runs.items() if run not in there]
+    if gone:
+        database.datasets.update_one(this, {"$unset": {f"runs.{key}": "" for key in gone}})
+    ours = {"_dataset_id": dataset._doc.id, "config.method": "diffpath", "_id": {"$nin": list(runs.values())}}
+    mended["runs"] = len(gone) + database.runs.delete_many(ours).deleted_count
+    return mended
+
+
+def forget_unnamed(dataset: fo.Dataset, views: Iterable[str], workspaces: Iterable[str] = ()) -> int:
+    """Deletes views and workspaces of these names that were written, but never came to be the dataset's."""
+    return _forget_unnamed(dataset, "saved_views", views) + _forget_unnamed(dataset, "workspaces", workspaces)
+
+
+def _forget_unnamed(dataset: fo.Dataset, kind: str, names: Iterable[str]) -> int:
+    database = get_db_conn()
+    stored = database.datasets.find_one({"_id": dataset._doc.id}, {kind: True}) or {}
+    unnamed = {"_dataset_id": dataset._doc.id, "_id": {"$nin": stored.get(kind) or []}}
+    return int(database[_COLLECTIONS[kind]].delete_many({**unnamed, "name": {"$in": list(names)}}).deleted_count)
+
+
+# The lock of a dataset: a document of its own
+
+
+def take_lock(dataset: fo.Dataset, token: str, holder: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Takes a dataset's lock if nobody has it; returns who has it, or None where it is taken now."""
+    locks = get_db_conn()[_LOCKS]
+    try:
+        locks.insert_one({"_id": dataset._doc.id, "token": token, **holder})
+    except DuplicateKeyError:
+        return locks.find_one({"_id": dataset._doc.id}) or take_lock(dataset, token, holder)
+    return None
+
+
+def refresh_lock(dataset: fo.Dataset, token: str, at: float) -> None:
+    """Says that whoever has the lock is still there."""
+    get_db_conn()[_LOCKS].update_one({"_id": dataset._doc.id, "token": token}, {"$set": {"at": at}})
+
+
+def release_lock(dataset: fo.Dataset, token: str) -> None:
+    """Gives a lock back; of another token it stays."""
+    get_db_conn()[_LOCKS].delete_one({"_id": dataset._doc.id, "token": token})
+
+
+_LOCKS = "diffpath_locks"

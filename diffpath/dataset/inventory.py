@@ -10,8 +10,10 @@ from typing import Any
 import fiftyone as fo
 
 from .files import file_sizes
-from .heartbeat import is_alive
 from .internals import Samples, every_image, root_dataset
+from .liveness import is_alive
+from .patience import waits_for_database
+from .pending import settle
 from .record import COMPLETE, RunRecord, counted, require_record
 from .run import DiffPathRun
 from .tags import given_by_run
@@ -31,7 +33,7 @@ def run_status(dataset: fo.Dataset, record: RunRecord) -> str:
         ``"complete"``, ``"running"``, ``"interrupted"``, ``"damaged"`` where fields were deleted by
         hand, or ``"without files"`` where its folder was, or is on another machine
     """
-    if missing_fields(dataset, record):
+    if record.status == COMPLETE and missing_fields(dataset, record):
         return DAMAGED
     if record.status == COMPLETE:
         return COMPLETE if record.reference_path.exists() else WITHOUT_FILES
@@ -91,6 +93,7 @@ def _fate_of_tag(dataset: fo.Dataset, record: RunRecord) -> str:
     return f"{record.tag!r} is taken from the {len(given):,} images that the run gave it to"
 
 
+@waits_for_database
 def get_diffpath_info(dataset: Samples, run_key: str) -> dict[str, Any]:
     """Everything that is recorded of a run, with its status now.
 
@@ -106,6 +109,7 @@ def get_diffpath_info(dataset: Samples, run_key: str) -> dict[str, Any]:
         ValueError: if the dataset has no diffpath run of that key
     """
     dataset = root_dataset(dataset)
+    settle(dataset)
     record = require_record(dataset, run_key)
     if record.status == COMPLETE:
         record = counted(dataset, record)
@@ -117,7 +121,8 @@ def get_diffpath_info(dataset: Samples, run_key: str) -> dict[str, Any]:
         timestamp=record.timestamp,
     )
     if info["status"] in (RUNNING, INTERRUPTED):
-        info["num_done"] = every_image(dataset).count(record.fields["features"])
+        features = record.fields["features"]
+        info["num_done"] = every_image(dataset).count(features) if dataset.has_sample_field(features) else 0
     return info
 
 
@@ -147,15 +152,17 @@ def describe_info(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+@waits_for_database
 def load_diffpath_view(dataset: Samples, run_key: str, kind: str = "ranked") -> fo.DatasetView:
     """One of a finished run's live views: ``"ranked"``, ``"ood"``, ``"typical"`` or ``"unreadable"``."""
     dataset = root_dataset(dataset)
+    settle(dataset)
     run = DiffPathRun.load(dataset, run_key)
     if kind not in run.views:
         raise ValueError(f"kind must be one of {', '.join(run.views)}, got {kind!r}")
     missing = missing_fields(dataset, run.record)
     if missing:
-        raise ValueError(f"run {run_key!r} has lost {', '.join(missing)}; delete the run and compute it again")
+        raise ValueError(f"run {run_key!r} has lost {', '.join(missing)}; continue the run, which makes them again")
     return run.view(dataset, kind)
 
 

@@ -13,7 +13,7 @@ import fiftyone as fo
 
 from .files import file_sizes, remove_if_empty
 from .internals import database_id, dataset_id, find_dataset, stored_folders
-from .maps import OBJECTS, runs_folder
+from .maps import OBJECTS, dataset_folder, runs_folder
 
 _ABOUT = "about.json"
 _YOUNG = 3600.0  # seconds in which a folder may belong to a run that is about to be recorded
@@ -72,6 +72,20 @@ def remove_orphan(orphan: OrphanedFolder) -> None:
     """Removes a folder that :func:`find_orphans` found."""
     shutil.rmtree(orphan.path)
     remove_if_empty(orphan.path.parent)
+
+
+def remove_unnamed_folders(dataset: fo.Dataset, run_key: str) -> None:
+    """Removes folders that runs of this key have left: of one that was killed at its very beginning or end.
+
+    To be called by whoever has the dataset's lock, while no such run is being made.
+    """
+    named = stored_folders()
+    for folder in dataset_folder(dataset).glob(f"{run_key}-*"):
+        about = _read_about(folder)
+        ours = (about.get("dataset_id"), about.get("run_key")) == (dataset_id(dataset), run_key)
+        unused = not about and {path.name for path in folder.iterdir()} <= {_ABOUT}
+        if str(folder) not in named and (ours or unused):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_about(folder: Path) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import stat
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
+from .files import writing_files
 from .internals import dataset_id, every_image
 from .maps import MAPS, map_folder, run_folder
 from .orphans import note_owner
@@ -41,12 +45,13 @@ def own_files(dataset: fo.Dataset, record: RunRecord, folder: str | PathLike[str
         )
     target = run_folder(dataset, record.run_key)
     make_folder(target, dataset, record.run_key)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        note_owner(target, dataset, record.run_key)
-    for kind in MAPS:
-        if kind in record.fields:
-            _copy_maps(dataset, record.fields[kind], map_folder(target, kind))
+    with writing_files(target):
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            note_owner(target, dataset, record.run_key)
+        for kind in MAPS:
+            if kind in record.fields:
+                _copy_maps(dataset, record.fields[kind], map_folder(target, kind))
     return record.patch(
         dataset,
         folder=str(target),
@@ -60,19 +65,30 @@ def own_files(dataset: fo.Dataset, record: RunRecord, folder: str | PathLike[str
 
 
 def make_folder(folder: Path, dataset: fo.Dataset, run_key: str | None) -> None:
-    """Makes a folder for a dataset's files, and leaves in it whose it is.
+    """Makes a folder for a dataset's files, for those who may see its images, and leaves in it whose it is.
 
     Raises:
         ValueError: if that cannot be done, with the way out
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _admit_whom_images_admit(folder, dataset)
         note_owner(folder, dataset, run_key)
     except OSError as error:
         raise ValueError(
             f"the folder {folder} cannot be made ({error.strerror or error}); set "
             "fo.config.default_dataset_dir, or FIFTYONE_DEFAULT_DATASET_DIR, to one that can be written"
         ) from error
+
+
+def _admit_whom_images_admit(folder: Path, dataset: fo.Dataset) -> None:
+    """Lets those people into a folder who may see the dataset's images: maps show them."""
+    with contextlib.suppress(OSError):  # of images that are elsewhere, or folders of somebody else
+        for path in every_image(dataset).limit(1).values("filepath"):
+            theirs = Path(path).parent.stat()
+            folder.chmod(stat.S_IMODE(theirs.st_mode) & 0o777 | stat.S_IRWXU)
+            if hasattr(os, "chown"):
+                os.chown(folder, -1, theirs.st_gid)
 
 
 def moved_path(path: str | None, old_folder: str, new_folder: str) -> str | None:

@@ -25,6 +25,7 @@ from ..errors import ReferenceSetError
 from ..options import MethodOptions, complete_options
 from . import internals
 from .internals import StoredRun
+from .liveness import Heartbeat
 from .maps import MAPS, check_scales, map_folder
 from .schema import field_names, view_names
 
@@ -58,25 +59,6 @@ class Requested:
 
 
 @dataclass(frozen=True)
-class Heartbeat:
-    """The last sign of life of a run that is under way.
-
-    Attributes:
-        process: its id
-        machine: the name of the machine that it runs on
-        done: images that are done
-        total: images in all
-        at: when this was written, in seconds since 1970
-    """
-
-    process: int
-    machine: str
-    done: int = 0
-    total: int = 0
-    at: float = 0.0
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """Everything that is recorded of a run.
 
@@ -99,6 +81,7 @@ class RunRecord:
         record_version: of the record itself
         heartbeat: of a run that is under way, else None
         stopping: whether it was asked to stop
+        pending: an operation on it that was begun and is not done, with all that it takes to finish it
         made_color_scheme: whether the dataset's colour scheme was made by this run; None where
             its maps have no colours
         detector: the detector's parameters
@@ -135,6 +118,7 @@ class RunRecord:
     regions: float | None = None
     heartbeat: Heartbeat | None = None
     stopping: bool | None = None
+    pending: dict[str, Any] | None = None
     made_color_scheme: bool | None = None
     detector: dict[str, Any] | None = None
     num_scored: int | None = None
@@ -191,6 +175,7 @@ class RunRecord:
             requested=requested,
             record_version=RECORD_VERSION,
             owner=owner,
+            heartbeat=Heartbeat.now(),
         )
 
     @property

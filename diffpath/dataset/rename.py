@@ -12,19 +12,24 @@ import fiftyone as fo
 from .appearance import color_maps, uncolor_maps
 from .files import move_folder
 from .heartbeat import check_idle
-from .internals import Samples, every_image, read_saved_view, refresh_runs, replace_saved_stages, root_dataset
+from .internals import Samples, read_saved_view, refresh_runs, replace_beginning, replace_saved_stages, root_dataset
 from .inventory import missing_fields
+from .lock import writing
 from .maps import MAPS, run_folder
 from .ownership import moved_path, own_files
+from .patience import undoing, waits_for_database
+from .pending import finishes, settle
 from .record import RunRecord, check_names_free, check_run_key, require_record
-from .schema import view_names
+from .schema import move_index, view_names
 from .workspaces import rename_workspace
 
+_OPERATION = "rename"
 _Pairs: TypeAlias = Sequence[tuple[Any, Any]]  # of what is old and what is new
 # What a run's record holds of its names
 _NAMES = ("fields", "views", "folder", "saved_views", "workspaces", "evaluations")
 
 
+@waits_for_database
 def rename_diffpath(dataset: Samples, run_key: str, new_run_key: str) -> None:
     """Gives a run another key: fields, indexes, saved views, workspaces, colours, files and record, or nothing.
 
@@ -39,48 +44,74 @@ def rename_diffpath(dataset: Samples, run_key: str, new_run_key: str) -> None:
         ValueError: if there is no such run, or names of the new key are taken
     """
     dataset = root_dataset(dataset)
-    record = require_record(dataset, run_key)
-    _renamed_record(dataset, record, new_run_key)
-    record = own_files(dataset, record)
-    renamed = _renamed_record(dataset, record, new_run_key)
-    with ExitStack() as undo:
-        _rename(dataset, record, renamed, undo)
-        undo.pop_all()  # everything went well
+    asked = {"operation": _OPERATION, "from": run_key, "to": new_run_key}
+    if any(asked.items() <= each.items() for each in settle(dataset)):
+        return
+    with writing(dataset, f"renaming run {run_key!r}"):
+        record = require_record(dataset, run_key)
+        _check(dataset, record, new_run_key)
+        record = own_files(dataset, record)
+        renamed = _renamed_record(record, new_run_key, str(run_folder(dataset, new_run_key)))
+        check_names_free(dataset, renamed)
+        with undoing() as undo:
+            undo.callback(record.patch, dataset, pending=None)
+            record.patch(dataset, pending={**asked, "folder": renamed.folder})
+            _rename(dataset, record, renamed, undo)
+
+
+@finishes(_OPERATION)
+def _finish(dataset: fo.Dataset, record: RunRecord, asked: dict[str, Any]) -> None:
+    finish_rename(dataset, record, asked["from"], asked["to"], asked["folder"])
+
+
+def finish_rename(dataset: fo.Dataset, record: RunRecord, run_key: str, new_run_key: str, folder: str) -> None:
+    """Does all steps again: each leaves alone what has the new name already.
+
+    Args:
+        dataset: the dataset, whose lock the caller has
+        record: of the run, under the one key or the other
+        run_key, new_run_key: the one that it had and the one that it gets
+        folder: where its files are to be
+    """
+    before = replace(record, run_key=run_key)
+    _rename(dataset, before, _renamed_record(before, new_run_key, folder), ExitStack())
 
 
 def why_not_rename(dataset: fo.Dataset, run_key: str, new_run_key: str) -> str | None:
     """Why :func:`rename_diffpath` would refuse a key, a sentence; None if it would not."""
+    record = require_record(dataset, run_key)
     try:
-        _renamed_record(dataset, require_record(dataset, run_key), new_run_key)
+        _check(dataset, record, new_run_key)
+        check_names_free(dataset, _renamed_record(record, new_run_key, record.folder))
     except ValueError as error:
         return str(error)
     return None
 
 
-def _renamed_record(dataset: fo.Dataset, record: RunRecord, new_run_key: str) -> RunRecord:
-    """The record under the new key, if that can be had."""
+def _check(dataset: fo.Dataset, record: RunRecord, new_run_key: str) -> None:
     check_run_key(new_run_key)
     check_idle(record)
     if dataset.has_run(new_run_key):
         raise ValueError(f"dataset {dataset.name!r} already has a run {new_run_key!r}; choose another key")
     if missing_fields(dataset, record):
-        raise ValueError(f"run {record.run_key!r} has lost fields; delete it and compute it again")
-    folder = run_folder(dataset, new_run_key)
-    renamed = replace(
+        raise ValueError(f"run {record.run_key!r} has lost fields; continue it, which makes them again")
+
+
+def _renamed_record(record: RunRecord, new_run_key: str, folder: str) -> RunRecord:
+    """The record under the new key."""
+    return replace(
         record,
         run_key=new_run_key,
         fields={kind: f"{new_run_key}_{kind}" for kind in record.fields},
         views=view_names(new_run_key),
-        folder=str(folder),
+        folder=folder,
         saved_views=[_renamed(name, record.run_key, new_run_key) for name in record.saved_views],
         workspaces=[_renamed(name, record.run_key, new_run_key) for name in record.workspaces],
         evaluations={
-            field: {**measured, "histogram": moved_path(measured.get("histogram"), record.folder, str(folder))}
+            field: {**measured, "histogram": moved_path(measured.get("histogram"), record.folder, folder)}
             for field, measured in record.evaluations.items()
         },
     )
-    check_names_free(dataset, renamed)
-    return renamed
 
 
 def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: ExitStack) -> None:
@@ -94,6 +125,7 @@ def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: Ex
     workspaces = list(zip(record.workspaces, renamed.workspaces))
     both_ways(lambda pairs: move_folder(*pairs[0]), folders)
     both_ways(lambda pairs: _rename_fields(dataset, pairs), fields)
+    both_ways(lambda pairs: move_index(dataset, *pairs[0]), [(record.fields["score"], renamed.fields["score"])])
     for name in [renamed.fields[kind] for kind in MAPS if kind in record.fields]:
         both_ways(lambda pairs, name=name: _move_maps(dataset, name, *pairs[0]), folders)  # type: ignore[misc]  # name is bound
     if record.made_color_scheme is not None:
@@ -107,7 +139,7 @@ def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: Ex
 
 
 def _write_names(dataset: fo.Dataset, record: RunRecord) -> None:
-    record.patch(dataset, **{name: getattr(record, name) for name in _NAMES})
+    record.patch(dataset, pending=None, **{name: getattr(record, name) for name in _NAMES})
 
 
 def _renamed(name: str, run_key: str, new_run_key: str) -> str:
@@ -133,12 +165,7 @@ def _recolor(dataset: fo.Dataset, old: Mapping[str, str], new: Mapping[str, str]
 
 
 def _move_maps(dataset: fo.Dataset, field: str, old_folder: str, new_folder: str) -> None:
-    path = f"{field}.map_path"
-    ids, paths = every_image(dataset).exists(field).values(["id", path])
-    moved = {sample_id: moved_path(path, old_folder, new_folder) for sample_id, path in zip(ids, paths)}
-    moved = {sample_id: new for (sample_id, new), path in zip(moved.items(), paths) if new != path}
-    if moved:
-        dataset.set_values(path, moved, key_field="id")
+    replace_beginning(dataset, f"{field}.map_path", f"{old_folder}/", f"{new_folder}/")
 
 
 def _rename_in_views(dataset: fo.Dataset, fields: Mapping[str, str]) -> None:
@@ -171,5 +198,5 @@ def _rename_views(dataset: fo.Dataset, pairs: _Pairs) -> None:
 
 def _rename_workspaces(dataset: fo.Dataset, pairs: _Pairs) -> None:
     for old, new in pairs:
-        if old != new and dataset.has_workspace(old):
+        if old != new and (dataset.has_workspace(old) or dataset.has_workspace(new)):
             rename_workspace(dataset, old, new, new.partition(":")[0])

@@ -10,8 +10,9 @@ import fiftyone as fo
 
 from .heartbeat import check_idle
 from .internals import Samples, load_view, root_dataset
-from .inventory import INTERRUPTED, WITHOUT_FILES, run_status
+from .inventory import DAMAGED, INTERRUPTED, WITHOUT_FILES, run_status
 from .ownership import own_files
+from .pending import settle
 from .record import COMPLETE, INCOMPLETE, RunRecord, require_record
 from .request import ScoringRequest
 from .run import DiffPathRun
@@ -31,7 +32,7 @@ def continue_diffpath(
     device: str | None = None,
     progress: bool | Callable[[fo.ProgressBar], None] | None = None,
 ) -> DiffPathRun:
-    """Goes on with an interrupted run where it stopped, or gives a run that has lost its files what it lacks.
+    """Goes on with an interrupted run where it stopped, or gives a run that has lost files or fields what it lacks.
 
     Files are lost when a dataset comes to another machine, or a folder is deleted. The reference is
     fitted anew on the descriptors that are stored in the samples; only images whose maps are gone
@@ -66,6 +67,7 @@ def iterate_continue(
 ) -> Generator[Progress, None, DiffPathRun]:
     """:func:`continue_diffpath` as a generator of progress that returns the run."""
     dataset = root_dataset(dataset)
+    settle(dataset)
     record = require_record(dataset, run_key)
     check_idle(record)
     if folder is not None:
@@ -75,10 +77,10 @@ def iterate_continue(
         count = record.num_scored or 0
         yield Progress("Copying files", count, count, 0.0)
         return DiffPathRun.load(dataset, run_key)
-    if status not in (INTERRUPTED, WITHOUT_FILES):
+    if status not in (INTERRUPTED, WITHOUT_FILES, DAMAGED):
         raise ValueError(f"run {run_key!r} is {status}, not interrupted; there is nothing to go on with")
     request = request_of(dataset, record, reference, **how)
-    if status == WITHOUT_FILES:
+    if status != INTERRUPTED:
         own_files(dataset, record).patch(dataset, status=INCOMPLETE)
     return (yield from iterate_scoring(request))
 

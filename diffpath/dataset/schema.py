@@ -11,7 +11,8 @@ from fiftyone import ViewField as F
 
 from ..method.descriptor import PARTS
 from ..options import MethodOptions
-from .internals import Samples, every_image
+from .internals import Samples, every_image, put_saved_view
+from .lock import writing
 from .maps import MAPS
 
 
@@ -166,24 +167,46 @@ def view_names(run_key: str) -> dict[str, str]:
 
 
 def create_fields(dataset: fo.Dataset, fields: dict[str, str]) -> None:
-    """Declares the run's fields with their descriptions and indexes the score."""
+    """Declares those of the run's fields that are not there, with their descriptions, and indexes the score."""
     for kind, name in fields.items():
-        _declare(dataset, kind, name, _description(fields, kind))
-    dataset.create_index(fields["score"])
+        if not dataset.has_sample_field(name):
+            _declare(dataset, kind, name, _description(fields, kind))
+    index_score(dataset, fields["score"])
+
+
+def index_score(dataset: fo.Dataset, field: str) -> None:
+    """Lets the database sort by a field, if it is there."""
+    if dataset.has_sample_field(field):
+        dataset.create_index(field)
+
+
+def is_indexed(dataset: fo.Dataset, field: str) -> bool:
+    """Whether the database can sort by a field."""
+    return field in dataset.get_index_information()
+
+
+def move_index(dataset: fo.Dataset, old: str, new: str) -> None:
+    """Lets a renamed field have its index, and its old name none: FiftyOne moves it in two steps."""
+    index_score(dataset, new)
+    if not dataset.has_sample_field(old) and is_indexed(dataset, old):
+        dataset.drop_index(old)
 
 
 def create_field(dataset: fo.Dataset, run_key: str, kind: str) -> str:
     """Declares one more field of a run; returns its name."""
     name = f"{run_key}_{kind}"
-    _declare(dataset, kind, name, FIELD_KINDS[kind].description)
+    with writing(dataset, f"declaring {name!r}"):
+        if not dataset.has_sample_field(name):
+            _declare(dataset, kind, name, FIELD_KINDS[kind].description)
     return name
 
 
 def describe(dataset: fo.Dataset, fields: dict[str, str], kind: str, addition: str) -> None:
     """Adds to the description of one of the run's fields what is only known later."""
-    declared = dataset.get_field(fields[kind])
-    declared.description = f"{_description(fields, kind)}; {addition}"
-    declared.save()
+    with writing(dataset, f"describing {fields[kind]!r}"):
+        declared = dataset.get_field(fields[kind])
+        declared.description = f"{_description(fields, kind)}; {addition}"
+        declared.save()
 
 
 def _declare(dataset: fo.Dataset, kind: str, name: str, description: str) -> None:
@@ -195,11 +218,6 @@ def _description(fields: dict[str, str], kind: str) -> str:
     if kind == "score" and "embedding_score" in fields:
         return _FUSED_SCORE
     return _SCORE_OF_LOOKS if kind == "score" and "detail_score" in fields else FIELD_KINDS[kind].description
-
-
-def flagged_view(dataset: fo.Dataset, fields: dict[str, str]) -> fo.DatasetView:
-    """The samples whose flag is set, in no particular order."""
-    return every_image(dataset).match(F(fields["is_ood"]) == True)  # noqa: E712
 
 
 def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str], threshold: float, rule: str) -> None:
@@ -215,4 +233,4 @@ def save_views(dataset: fo.Dataset, fields: dict[str, str], views: dict[str, str
     for kind, made in VIEW_KINDS.items():
         description = made.description.format(threshold=threshold, rule=rule)
         view = made.view(dataset, fields, threshold)
-        dataset.save_view(views[kind], view, description=description, overwrite=True)
+        put_saved_view(dataset, views[kind], view, description)

@@ -81,7 +81,8 @@ def write_scores(
         X = np.stack([descriptors[i] for i in some]).astype(np.float64)
         own = reference.places(file_keys(paths[i] for i in some))
         columns = _columns(X, own, detector)
-        for kind, values in columns.items():
+        for kind in sorted(columns, key=lambda kind: kind == "score"):  # last: an image that has it is done
+            values = columns[kind]
             dataset.set_values(fields[kind], dict(zip(some, values)), key_field="id")
 
 

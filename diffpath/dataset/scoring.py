@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 
 from ..options import MethodOptions, complete_options
-from .appearance import color_maps
+from .appearance import color_maps, has_color_scheme
 from .delete import delete_diffpath
-from .evidence import write_anomaly_maps
+from .evidence import Evidence, write_anomaly_maps
 from .files import file_keys, remove_if_empty
-from .heartbeat import check_idle, with_heartbeat
-from .internals import Samples, dataset_id, dump_view, root_dataset
+from .heartbeat import check_idle, claim, with_heartbeat
+from .internals import Samples, dataset_id, dump_view, forget_unnamed, root_dataset
+from .lock import writing
 from .maps import run_folder
+from .orphans import remove_unnamed_folders
 from .ownership import make_folder, own_files
+from .patience import wait_amid, waits_for_database
+from .pending import finishes, settle
 from .record import COMPLETE, Requested, RunRecord, check_names_free, find_record
 from .request import ScoringRequest, takes_scoring_arguments
 from .run import DiffPathRun
@@ -36,6 +40,8 @@ from .thresholds import apply_threshold
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathV2
+
+_TIDY = "tidy up"
 
 
 @takes_scoring_arguments
@@ -80,10 +86,28 @@ def iterate_diffpath(samples: Samples, **arguments: Any) -> Generator[Progress, 
 
 def iterate_scoring(request: ScoringRequest) -> Generator[Progress, None, DiffPathRun]:
     """Makes the run that is requested; a generator of :class:`Progress` that returns the run."""
-    scoring = _Scoring(request)
-    record = _begin(scoring.dataset, request, scoring.all_provenance, scoring.source.has_places)
-    yield from with_heartbeat(scoring.steps(record), scoring.dataset, record)
+    scoring, record = _prepare(request)
+    steps = wait_amid(lambda: scoring.steps(record))
+    yield from with_heartbeat(steps, scoring.dataset, record)
     return DiffPathRun.load(scoring.dataset, request.run_key)
+
+
+@waits_for_database
+def _prepare(request: ScoringRequest) -> tuple[_Scoring, RunRecord]:
+    """Loads and checks all that a run needs, and registers it."""
+    settle(root_dataset(request.samples))
+    scoring = _Scoring(request)
+    return scoring, _begin(scoring.dataset, request, scoring.all_provenance, scoring.source.has_places)
+
+
+@finishes(_TIDY)
+def _tidy(dataset: fo.Dataset, record: RunRecord, _: dict[str, Any]) -> None:
+    """Deletes what only an interrupted run needs."""
+    folder = Path(record.folder)
+    Evidence(folder).clear()
+    for partial in folder.glob("*.partial"):
+        partial.unlink(missing_ok=True)
+    record.patch(dataset, pending=None)
 
 
 class _Scoring:
@@ -138,18 +162,21 @@ class _Scoring:
         of_reference = self.vectors.join({**archive.descriptors, **shared, **store.descriptors})
         fitted = self.source.fit(of_reference, self.provenance, lambda ids: store.evidence.of(ids, self.shared))
         write_anomaly_maps(dataset, record, store.evidence, fitted.local, store.descriptors)
-        record.patch(
-            dataset,
-            **write_results(dataset, record, described, fitted, self.target),
-            **apply_threshold(dataset, record, request.rule, request.level, tag=request.tag),
-            status=COMPLETE,
-            num_unreadable=len(self.target) - len(described),
-            counted_at=time.time(),
-            seconds=time.monotonic() - self.started,
-            images_per_second=rate,
-            device=", ".join(str(predictor.device) for predictor in self.method.predictors),
-        )
-        store.evidence.clear()
+        results = write_results(dataset, record, described, fitted, self.target)
+        with writing(dataset, f"finishing run {record.run_key!r}"):
+            record.patch(
+                dataset,
+                **results,
+                **apply_threshold(dataset, record, request.rule, request.level, tag=request.tag),
+                status=COMPLETE,
+                pending={"operation": _TIDY},
+                num_unreadable=len(self.target) - len(described),
+                counted_at=time.time(),
+                seconds=time.monotonic() - self.started,
+                images_per_second=rate,
+                device=", ".join(str(predictor.device) for predictor in self.method.predictors),
+            )
+            _tidy(dataset, record, {})
 
     def _scan(self, store: FieldStore, archive: ReferenceArchive) -> Generator[Progress, None, float]:
         """Reads and scores images; returns how many a second."""
@@ -175,35 +202,63 @@ def _same_files(paths: Mapping[str, str], target: Mapping[str, str]) -> dict[str
 
 
 def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any], anomaly_maps: bool) -> RunRecord:
-    """Registers a new run, or takes up an interrupted one that the same arguments began."""
+    """Registers a new run, or takes up an interrupted one that the same arguments began; nobody else can meanwhile."""
     run_key = request.run_key
     if request.regions and not anomaly_maps:
         raise ValueError(
             "this saved reference knows nothing of places, as an earlier version saved it; fit it anew, or leave "
             "regions out"
         )
-    record = find_record(dataset, run_key)
-    if record is not None:
-        check_idle(record)
-    if record is not None and not request.overwrite:
-        if record.status == COMPLETE:
-            raise ValueError(
-                f"dataset {dataset.name!r} already has a run {run_key!r}; pass overwrite=True to replace it, "
-                "or another run_key"
-            )
-        as_before = (record.heatmaps, record.regions) == (request.heatmaps, request.regions)
-        if as_before and _comparable(record.provenance) == _comparable(provenance):
-            record.check_map_scales()
-            return own_files(dataset, record.patch(dataset, stopping=None))
+    with writing(dataset, f"beginning run {run_key!r}"):
+        record = find_record(dataset, run_key)
+        if record is not None:
+            check_idle(record)
+        if record is None or request.overwrite:
+            record = _register(dataset, request, provenance, anomaly_maps, record)
+        else:
+            _check_goes_on(dataset, request, provenance, record)
+            record = own_files(dataset, claim(dataset, record))
+        try:
+            create_fields(dataset, record.fields)
+            if request.heatmaps:
+                if record.made_color_scheme is None:  # noted before it is made: whose it is can't be seen afterwards
+                    record = record.patch(dataset, made_color_scheme=not has_color_scheme(dataset))
+                color_maps(dataset, record.fields)
+        except BaseException:
+            record.beat(dataset, None)
+            raise
+    return record
+
+
+def _check_goes_on(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, Any], record: RunRecord) -> None:
+    """Refuses to go on with a run that is finished, or that other arguments began."""
+    run_key = request.run_key
+    if record.status == COMPLETE:
+        raise ValueError(
+            f"dataset {dataset.name!r} already has a run {run_key!r}; pass overwrite=True to replace it, "
+            "or another run_key"
+        )
+    as_before = (record.heatmaps, record.regions) == (request.heatmaps, request.regions)
+    if not (as_before and _comparable(record.provenance) == _comparable(provenance)):
         raise ValueError(
             f"run {run_key!r} was interrupted and had other options; call it with the same ones to go on, "
             "or pass overwrite=True to start again"
         )
+    record.check_map_scales()
+
+
+def _register(
+    dataset: fo.Dataset,
+    request: ScoringRequest,
+    provenance: dict[str, Any],
+    anomaly_maps: bool,
+    old: RunRecord | None,
+) -> RunRecord:
+    """Registers a new run, in place of an old one where there is one."""
+    run_key = request.run_key
+    remove_unnamed_folders(dataset, run_key)
     folder = run_folder(dataset, run_key)
     make_folder(folder, dataset, run_key)
-    if record is not None:
-        delete_diffpath(dataset, run_key)
-    requested = Requested(dump_view(request.samples), request.rule, request.level, request.tag)
     record = RunRecord.new(
         run_key,
         owner=dataset_id(dataset),
@@ -212,19 +267,18 @@ def _begin(dataset: fo.Dataset, request: ScoringRequest, provenance: dict[str, A
         anomaly_maps=anomaly_maps,
         regions=request.regions,
         folder=folder,
-        requested=requested,
+        requested=Requested(dump_view(request.samples), request.rule, request.level, request.tag),
     )
     try:
+        if old is not None:
+            delete_diffpath(dataset, run_key)
+        forget_unnamed(dataset, record.all_views)
         check_names_free(dataset, record)
-    except ValueError:
+    except BaseException:
         shutil.rmtree(folder)
         remove_if_empty(folder.parent)
         raise
-    record = record.register(dataset)
-    create_fields(dataset, record.fields)
-    if request.heatmaps:
-        record = record.patch(dataset, made_color_scheme=color_maps(dataset, record.fields))
-    return record
+    return record.register(dataset)
 
 
 def _comparable(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from .internals import every_image
+from .internals import count_images, every_image, update_images
 from .record import RunRecord
-from .schema import create_field, flagged_view
+from .schema import create_field
 
 _GIVEN = "tagged"  # the kind of field
 
@@ -29,41 +29,47 @@ def given_by_run(dataset: fo.Dataset, record: RunRecord) -> fo.DatasetView | Non
     return given
 
 
-def give_tag(dataset: fo.Dataset, record: RunRecord, tag: str | None) -> dict[str, Any]:
-    """Lets the tag follow the flags.
+def is_tag_ours(dataset: fo.Dataset, record: RunRecord) -> bool:
+    """Whether nobody but the run has given the run's tag, or taken it away."""
+    return given_by_run(dataset, record) is not None
+
+
+def give_tag(dataset: fo.Dataset, record: RunRecord, tag: str | None, ours: bool | None = None) -> dict[str, Any]:
+    """Lets the tag follow the flags; done again after it was interrupted, it goes on.
 
     Args:
         dataset: the dataset that holds the run
         record: of the run, as it was before the flags were changed
         tag: the tag; another one than before takes its place
+        ours: whether the run's tag was its own when this was begun; None where it is begun now
 
     Returns:
         what the run's record is to hold of it
     """
-    ours = given_by_run(dataset, record)
+    ours = is_tag_ours(dataset, record) if ours is None else ours
     if record.tag and tag != record.tag:
-        if ours is not None:
-            ours.untag_samples(record.tag)
         if _remembers(dataset, record):
-            _given(dataset, record).set_field(record.fields[_GIVEN], None).save(record.fields[_GIVEN])
-        ours = None
+            given = record.fields[_GIVEN]
+            if ours:
+                update_images(dataset, {given: True}, {"$pull": {"tags": record.tag}})
+            update_images(dataset, {given: True}, {"$unset": {given: ""}})
+        record = record.patch(dataset, tag=None, tags_of_others=None)
     if not tag:
         return {"tag": tag}
-    if _GIVEN not in record.fields or not dataset.has_sample_field(record.fields[_GIVEN]):
+    if not _remembers(dataset, record):
         name = create_field(dataset, record.run_key, _GIVEN)
         record = record.patch_item(dataset, "fields", _GIVEN, name)
     given = record.fields[_GIVEN]
-    if ours is not None:
-        no_more = ours.match(F(record.fields["is_ood"]) != True)  # noqa: E712
-        ids = no_more.values("id")
-        every_image(dataset).select(ids).untag_samples(tag)
-        dataset.set_values(given, dict.fromkeys(ids), key_field="id")
-    new = flagged_view(dataset, record.fields).match(F(given) != True).match_tags(tag, bool=False)  # noqa: E712
-    ids = new.values("id")
-    every_image(dataset).select(ids).tag_samples(tag)
-    dataset.set_values(given, dict.fromkeys(ids, True), key_field="id")
-    is_touched = ours is None and record.tag == tag
-    return {"tag": tag, "tags_of_others": None if is_touched else _count_of_others(dataset, record, tag)}
+    if record.tag != tag:  # noted before it is given: until then nobody can have touched it
+        ours, record = True, record.patch(dataset, tag=tag, tags_of_others=_count_of_others(dataset, record, tag))
+    new = {record.fields["is_ood"]: True, given: {"$ne": True}, "tags": {"$ne": tag}}
+    if not ours:
+        update_images(dataset, new, {"$addToSet": {"tags": tag}, "$set": {given: True}})
+        return {"tag": tag, "tags_of_others": None}
+    no_more = {given: True, record.fields["is_ood"]: {"$ne": True}}
+    update_images(dataset, no_more, {"$pull": {"tags": tag}, "$unset": {given: ""}})
+    update_images(dataset, new, {"$addToSet": {"tags": tag}, "$set": {given: True}})
+    return {"tag": tag, "tags_of_others": _count_of_others(dataset, record, tag)}
 
 
 def _remembers(dataset: fo.Dataset, record: RunRecord) -> bool:
@@ -76,5 +82,4 @@ def _given(dataset: fo.Dataset, record: RunRecord) -> fo.DatasetView:
 
 def _count_of_others(dataset: fo.Dataset, record: RunRecord, tag: str | None = None) -> int:
     """How many images have the tag that the run has not given it to."""
-    tagged = every_image(dataset).match_tags(tag or record.tag)
-    return len(tagged.match(F(record.fields[_GIVEN]) != True))  # noqa: E712
+    return count_images(dataset, {"tags": tag or record.tag, record.fields[_GIVEN]: {"$ne": True}})

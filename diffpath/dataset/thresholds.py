@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone as fo
-import numpy as np
 from fiftyone import ViewField as F
 
 from ..detection.rules import RULES, check_rule, choose_threshold, describe_rule
-from .internals import Samples, every_image, root_dataset
-from .record import RunRecord, finished_record
+from .internals import Samples, count_images, every_image, root_dataset, update_images
+from .lock import writing
+from .patience import waits_for_database
+from .pending import finishes, settle
+from .record import COMPLETE, RunRecord, finished_record
 from .run import DiffPathRun
 from .schema import describe, save_views
-from .tags import give_tag
+from .tags import give_tag, is_tag_ours
+
+_OPERATION = "flag"
 
 
+@waits_for_database
 def set_diffpath_threshold(
     dataset: Samples, run_key: str, rule: str, level: float, *, tag: str | None = None
 ) -> DiffPathRun:
@@ -42,9 +47,25 @@ def set_diffpath_threshold(
         ValueError: if there is no such finished run, or rule or level are not valid
     """
     dataset = root_dataset(dataset)
-    record = finished_record(dataset, run_key)
-    record.patch(dataset, **apply_threshold(dataset, record, rule, level, tag=tag))
+    settle(dataset)
+    with writing(dataset, f"flagging by run {run_key!r}"):
+        record = finished_record(dataset, run_key)
+        flag(dataset, record, rule, level, tag)
     return DiffPathRun.load(dataset, run_key)
+
+
+def flag(dataset: fo.Dataset, record: RunRecord, rule: str, level: float, tag: str | None = None) -> RunRecord:
+    """Flags a finished run's images anew, so that it can be finished where it is interrupted; returns the record."""
+    find_threshold(dataset, record, rule, level)  # what is wrong with them is said before anything is noted
+    asked = {"operation": _OPERATION, "rule": rule, "level": level, "tag": tag, "ours": is_tag_ours(dataset, record)}
+    record = record.patch(dataset, pending=asked)
+    return record.patch(dataset, pending=None, **apply_threshold(dataset, record, rule, level, tag=tag))
+
+
+@finishes(_OPERATION)
+def _finish(dataset: fo.Dataset, record: RunRecord, asked: dict[str, Any]) -> None:
+    rule, level, tag = (asked[name] for name in ("rule", "level", "tag"))
+    record.patch(dataset, pending=None, **apply_threshold(dataset, record, rule, level, tag=tag))
 
 
 def preview_threshold(dataset: Samples, run_key: str, rule: str, level: float) -> tuple[float, int]:
@@ -64,18 +85,28 @@ def apply_threshold(
 ) -> dict[str, Any]:
     """Writes flags, tag, descriptions and views; returns what the run's record is to hold of them."""
     threshold, fields = find_threshold(dataset, record, rule, level), record.fields
-    scored = every_image(dataset).exists(fields["score"])
-    ids, scores, flags = scored.values(["id", fields["score"], fields["is_ood"]])
-    flagged = (np.array(scores, float) >= threshold).tolist()
-    changed = {i: now for i, now, before in zip(ids, flagged, flags) if now is not before}
-    if changed:
-        dataset.set_values(fields["is_ood"], changed, key_field="id")
-    tagged = give_tag(dataset, record, tag or record.tag)
+    score, is_ood = fields["score"], fields["is_ood"]
+    for found, side in ((True, "$gte"), (False, "$lt")):
+        update_images(dataset, {score: {side: threshold}, is_ood: {"$ne": found}}, {"$set": {is_ood: found}})
+    tagged = give_tag(dataset, record, tag or record.tag, _ours(record))
     words = describe_rule(rule, level)
     describe(dataset, fields, "score", f"likely OOD from {threshold:.4g}")
     describe(dataset, fields, "is_ood", f"{threshold:.4g}: {words}")
     save_views(dataset, fields, record.views, threshold, words)
-    return {"rule": rule, "level": level, "threshold": threshold, "num_likely_ood": sum(flagged), **tagged}
+    return {
+        "rule": rule,
+        "level": level,
+        "threshold": threshold,
+        "num_likely_ood": count_images(dataset, {is_ood: True}),
+        **tagged,
+    }
+
+
+def _ours(record: RunRecord) -> bool | None:
+    """Whether the run's tag was the run's own when this was begun, where it was begun before."""
+    if record.status != COMPLETE:
+        return True  # nobody has seen the tag of a run that is being made
+    return None if record.pending is None else record.pending.get("ours")
 
 
 def find_threshold(dataset: fo.Dataset, record: RunRecord, rule: str, level: float) -> float:

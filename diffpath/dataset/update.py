@@ -10,16 +10,21 @@ from fiftyone import ViewField as F
 from ..options import ModelOptions
 from .embeddings import Embeddings, NoEmbeddings
 from .evidence import write_anomaly_maps
-from .heartbeat import check_idle, with_heartbeat
+from .heartbeat import check_idle, claim, with_heartbeat
 from .internals import Samples, every_image, root_dataset
+from .lock import writing
 from .ownership import own_files
-from .record import RunRecord, counts, finished_record
+from .patience import wait_amid
+from .pending import settle
+from .record import RunRecord, counts, finished_record, require_record
 from .run import DiffPathRun
 from .scanning import Progress, Scanner, make_method, show_progress
 from .scores import write_scores
 from .sources import images_of
 from .stores import FieldStore
-from .thresholds import apply_threshold
+from .thresholds import flag
+
+_OPERATION = "update"  # that has no finisher: the next update goes on
 
 
 def update_diffpath(
@@ -69,6 +74,7 @@ def iterate_update(
     """:func:`update_diffpath` as a generator of progress that returns the run."""
     samples = images_of(samples)
     dataset = root_dataset(samples)
+    settle(dataset)
     record = finished_record(dataset, run_key)
     check_idle(record)
     record.check_map_scales()
@@ -85,8 +91,11 @@ def iterate_update(
         batch_size=batch_size,
     )
     reference = record.load_reference()
-    record = own_files(dataset, record)
-    _forget_scores_of_others(dataset, record)
+    with writing(dataset, f"updating run {run_key!r}"):
+        check_idle(finished_record(dataset, run_key))
+        record = own_files(dataset, record)
+        _forget_scores_of_others(dataset, record)
+        record = record.patch(dataset, pending={"operation": _OPERATION})
     wanted = set(samples.values("id"))  # the view itself may leave out the run's fields
     without = every_image(dataset).exists(record.fields["score"], False)
     vectors: Embeddings | NoEmbeddings = NoEmbeddings()
@@ -96,11 +105,11 @@ def iterate_update(
 
     found = dict(zip(*without.values(["id", "filepath"])))
     unscored = {sample_id: path for sample_id, path in found.items() if sample_id in wanted}
-    store = FieldStore(dataset, record, unscored)
-    pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
-    scanner = Scanner(method, num_workers, total=len(pending))
 
     def steps() -> Generator[Progress, None, None]:
+        store = FieldStore(dataset, record, unscored)
+        pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
+        scanner = Scanner(method, num_workers, total=len(pending))
         yield scanner.progress("Scoring new images")
         yield from scanner.run(pending, store, "Scoring new images")
         vectors.note_problems(dataset, record, store.descriptors)
@@ -110,7 +119,9 @@ def iterate_update(
         _count_and_flag(dataset, run_key)
         store.evidence.clear()
 
-    yield from with_heartbeat(steps(), dataset, record)
+    with writing(dataset, f"updating run {run_key!r}"):
+        record = claim(dataset, require_record(dataset, run_key))
+    yield from with_heartbeat(wait_amid(steps), dataset, record)
     return DiffPathRun.load(dataset, run_key)
 
 
@@ -122,7 +133,7 @@ def _forget_scores_of_others(dataset: fo.Dataset, record: RunRecord) -> None:
     """
     images, score = every_image(dataset), record.fields["score"]
     count = images.count(score)
-    if record.num_scored is None or count <= record.num_scored:
+    if record.num_scored is None or count <= record.num_scored or record.pending is not None:  # of a killed update
         return
     if not record.heatmaps:
         raise ValueError(
@@ -137,7 +148,7 @@ def _forget_scores_of_others(dataset: fo.Dataset, record: RunRecord) -> None:
 
 def _count_and_flag(dataset: fo.Dataset, run_key: str) -> None:
     """Lets counts and flags follow the new scores, by the rule that the run has now."""
-    run = DiffPathRun.load(dataset, run_key)  # the rule may have been changed meanwhile
-    record = run.record
-    flagged = apply_threshold(dataset, record, run.rule, run.level)
-    record.patch(dataset, **{**flagged, **counts(dataset, record.fields)})
+    with writing(dataset, f"flagging by run {run_key!r}"):
+        run = DiffPathRun.load(dataset, run_key)  # the rule may have been changed meanwhile
+        record = flag(dataset, run.record, run.rule, run.level)
+        record.patch(dataset, **counts(dataset, record.fields))

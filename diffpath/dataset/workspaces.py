@@ -6,12 +6,16 @@ from collections.abc import Iterator
 
 import fiftyone as fo
 
+from .internals import put_saved_view, put_workspace
+from .lock import writing
+from .patience import waits_for_database
 from .record import require_record
 
 PANEL_NAME = "diffpath_panel"
 _DESCRIPTION = "DiffPath's scores beside the images"
 
 
+@waits_for_database
 def save_run_view(dataset: fo.Dataset, run_key: str, what: str, view: fo.DatasetView) -> str:
     """Saves a view under the run's key, to be renamed and deleted with the run.
 
@@ -27,37 +31,41 @@ def save_run_view(dataset: fo.Dataset, run_key: str, what: str, view: fo.Dataset
     Raises:
         ValueError: if a view of the user has that name
     """
-    record, name = require_record(dataset, run_key), f"{run_key}: {what}"
-    if dataset.has_saved_view(name) and name not in record.saved_views:
-        raise ValueError(f"dataset {dataset.name!r} already has a saved view {name!r}; rename it first")
-    dataset.save_view(name, view, description="Saved from the DiffPath panel", overwrite=True)
-    record.add_member(dataset, "saved_views", name)
+    with writing(dataset, f"saving a view of run {run_key!r}"):
+        record, name = require_record(dataset, run_key), f"{run_key}: {what}"
+        if dataset.has_saved_view(name) and name not in record.saved_views:
+            raise ValueError(f"dataset {dataset.name!r} already has a saved view {name!r}; rename it first")
+        record.add_member(dataset, "saved_views", name)  # first: what the record names goes with the run
+        put_saved_view(dataset, name, view, "Saved from the DiffPath panel")
     return name
 
 
+@waits_for_database
 def save_workspace(dataset: fo.Dataset, run_key: str) -> str:
     """Saves a workspace: the grid, and the panel beside it, to be renamed and deleted with the run.
 
     Returns:
         its name
     """
-    record, name = require_record(dataset, run_key), f"{run_key}: workspace"
+    name = f"{run_key}: workspace"
     grid = fo.Panel(type="Samples", pinned=True)
     panel = fo.Panel(type=PANEL_NAME, state=_state(run_key))
     halves = [fo.Space(children=[child], active_child=child.component_id) for child in (grid, panel)]
     workspace = fo.Space(children=halves, orientation="horizontal", sizes=[0.5, 0.5])
-    dataset.save_workspace(name, workspace, description=_DESCRIPTION, overwrite=True)
-    record.add_member(dataset, "workspaces", name)
+    with writing(dataset, f"saving the workspace of run {run_key!r}"):
+        require_record(dataset, run_key).add_member(dataset, "workspaces", name)
+        put_workspace(dataset, name, workspace, _DESCRIPTION)
     return name
 
 
 def rename_workspace(dataset: fo.Dataset, name: str, new_name: str, new_run_key: str) -> None:
     """Gives a workspace another name, and lets its panels open another run."""
-    dataset.update_workspace_info(name, {"name": new_name})
+    if dataset.has_workspace(name):
+        dataset.update_workspace_info(name, {"name": new_name})
     space = dataset.load_workspace(new_name)
     for panel in _panels(space):
         panel.state = _state(new_run_key)
-    dataset.save_workspace(new_name, space, description=_DESCRIPTION, overwrite=True)
+    put_workspace(dataset, new_name, space, _DESCRIPTION)
 
 
 def _panels(space: fo.Space) -> Iterator[fo.Panel]:

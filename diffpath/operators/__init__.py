@@ -7,6 +7,7 @@ from .evaluation import EvaluateDiffPath
 from .info import GetDiffPathInfo
 from .panel.panel import DiffPathPanel
 from .rename import RenameDiffPath
+from .repair import RepairDiffPath
 from .resume import ContinueDiffPath
 from .scoring import ComputeDiffPath
 from .threshold import SetDiffPathThreshold
@@ -23,6 +24,7 @@ _OPERATORS = (
     GetDiffPathInfo,
     LoadDiffPathView,
     RenameDiffPath,
+    RepairDiffPath,
     SaveDiffPathWorkspace,
     SetDiffPathThreshold,
     UpdateDiffPath,

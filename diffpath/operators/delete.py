@@ -11,7 +11,8 @@ from ..dataset.delete import delete_diffpath
 from ..dataset.internals import Samples, root_dataset
 from ..dataset.inventory import RUNNING, describe_contents, run_contents
 from .forms.run import ANY_STATUS, runs_by_status
-from .run_operator import RunOperator, as_list
+from .markdown import as_list
+from .run_operator import RunOperator
 
 
 class DeleteDiffPath(RunOperator):

@@ -10,7 +10,8 @@ import fiftyone.operators.types as types
 from ..dataset.internals import Samples, root_dataset
 from ..dataset.inventory import describe_info, get_diffpath_info
 from .forms.run import ANY_STATUS
-from .run_operator import RunOperator, as_table
+from .markdown import as_table
+from .run_operator import RunOperator
 
 
 class GetDiffPathInfo(RunOperator):

@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ..dataset.internals import Samples, root_dataset
-from ..dataset.inventory import INTERRUPTED, WITHOUT_FILES, get_diffpath_info
+from ..dataset.inventory import DAMAGED, INTERRUPTED, WITHOUT_FILES, get_diffpath_info
 from ..dataset.resume import continue_diffpath, iterate_continue
 from ..dataset.run import DiffPathRun
 from .run_operator import RunOperator
@@ -27,7 +27,7 @@ class ContinueDiffPath(Scoring, RunOperator):
         "icon": "play_arrow",
     }
     submit = "Continue"
-    statuses = (INTERRUPTED, WITHOUT_FILES)
+    statuses = (INTERRUPTED, WITHOUT_FILES, DAMAGED)
 
     def __call__(self, sample_collection: Samples, run_key: str, **arguments: Any) -> DiffPathRun:
         """As :func:`diffpath.continue_diffpath`."""
@@ -37,6 +37,10 @@ class ContinueDiffPath(Scoring, RunOperator):
         info = get_diffpath_info(ctx.dataset, run_key)
         if info["status"] == INTERRUPTED:
             inputs.view("done", types.Notice(label=f"{info['num_done']:,} images are done already"))
+            return
+        if info["status"] == DAMAGED:
+            lost = ", ".join(info["missing_fields"])
+            inputs.view("lost", types.Notice(label=f"The run has lost {lost}; they are made again"))
             return
         inputs.view("without_files", types.Warning(label=f"The run's files are not in {info['folder']}"))
         inputs.str(

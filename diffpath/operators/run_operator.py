@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import fiftyone.operators as foo
@@ -38,13 +38,3 @@ class RunOperator(foo.Operator):
 
     def add_inputs(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Adds what the form holds beside the run."""
-
-
-def as_table(rows: Iterable[tuple[str, str]]) -> str:
-    """Pairs of a label and a text as a Markdown table."""
-    return "\n".join(["| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows)])
-
-
-def as_list(rows: Iterable[tuple[str, str]]) -> str:
-    """Pairs of a label and a text as a Markdown list."""
-    return "\n".join(f"- **{label}:** {value}" for label, value in rows)

@@ -18,7 +18,7 @@ _EXISTING = {
     COMPLETE: ("exists", "Choose another run key to keep it."),
     INTERRUPTED: ("was interrupted", "Leave this off to go on where it stopped, with the same options as before."),
     WITHOUT_FILES: ("has lost its files", "Continue it to make them again, or choose another run key to keep it."),
-    DAMAGED: ("has lost fields", "What is left of it is of no use."),
+    DAMAGED: ("has lost fields", "Continue it to make them again, or choose another run key to keep it."),
 }
 
 

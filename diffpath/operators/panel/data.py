@@ -20,6 +20,7 @@ from ...dataset.maps import MAPS, read_map
 from ...dataset.run import DiffPathRun
 from ...detection.regions import find_regions
 from ...options import FEATURE_NAMES
+from ..markdown import escape
 
 COMPONENT_NAMES = ("1st principal component", "2nd principal component")
 _MOST_OUTLINED = 0.6  # of a picture
@@ -361,11 +362,12 @@ def export_csv(view: fo.DatasetView, run: DiffPathRun) -> str:
 def describe_report(report: SampleReport, run: DiffPathRun) -> str:
     """A :class:`SampleReport` in a line of Markdown."""
     if report.score is None:
-        return f"**Selected image:** no score. {report.text or 'It is not among the images of this run.'}"
+        return f"**Selected image:** no score. {escape(report.text or '') or 'It is not among the images of this run.'}"
     parts = [f"**Selected image:** score {report.score:.4g}"]
     if report.p_value is not None:
         parts.append(f"p-value {report.p_value:.3g}")
     if report.content_p_value is not None and report.detail_p_value is not None:
         parts.append(f"as a whole {report.content_p_value:.3g}, in detail {report.detail_p_value:.3g}")
     parts.append("flagged" if report.score >= run.threshold else "not flagged")
-    return ", ".join(parts) + (f". {report.text[:1].upper()}{report.text[1:]}" if report.text else "")
+    text = escape(report.text or "")
+    return ", ".join(parts) + (f". {text[:1].upper()}{text[1:]}" if text else "")

@@ -14,6 +14,7 @@ from ...dataset.maps import MAPS
 from ...dataset.record import COMPLETE
 from ...detection.rules import RULES
 from ...options import FEATURE_NAMES
+from ..markdown import escape
 from . import data, plots
 
 _NO_BAR = {"displayModeBar": False, "scrollZoom": False}
@@ -36,7 +37,7 @@ _OFFERS = {
         ("load_diffpath_view", "Show images"),
         ("delete_diffpath", "Delete"),
     ),
-    DAMAGED: (("delete_diffpath", "Delete"),),
+    DAMAGED: (("continue_diffpath", "Continue"), ("delete_diffpath", "Delete")),
 }
 _EMPTY = "**This dataset has no images.** Add some, then compute their scores."
 _NONE = "**No image has a score yet.**"
@@ -45,7 +46,7 @@ _MESSAGES = {
     INTERRUPTED: "**Run {run_key} was interrupted.** {num_done:,} images are done; it goes on where it stopped.",
     WITHOUT_FILES: "**The files of run {run_key} are not in {folder}.** Continue it to make them again from what the "
     "samples hold, or to say where they are; its views and fields work as before.",
-    DAMAGED: "**Run {run_key} has lost {missing_fields}.** Delete what is left of it, and compute it again.",
+    DAMAGED: "**Run {run_key} has lost {missing_fields}.** Continue it to make them again, or delete it.",
 }
 
 Event = Callable[[Any], None]
@@ -80,9 +81,9 @@ def describe_status(dataset: fo.Dataset, run_key: str | None) -> tuple[str, str]
     info = get_diffpath_info(dataset, run_key)
     if info["status"] == COMPLETE:
         return COMPLETE, ""
-    return info["status"], _MESSAGES[info["status"]].format(
-        **{**info, "missing_fields": ", ".join(info["missing_fields"])}
-    )
+    said = {**info, "missing_fields": ", ".join(info["missing_fields"])}
+    plain = {name: escape(value) if isinstance(value, str) else value for name, value in said.items()}
+    return info["status"], _MESSAGES[info["status"]].format(**plain)
 
 
 def lay_out(state: Any, events: Events) -> types.Property:

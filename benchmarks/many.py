@@ -1,0 +1,93 @@
+"""What it takes to flag, tag, look at and rename a run of very many images: seconds, and processor time.
+
+    python -m benchmarks.many            # 200,000 samples
+    python -m benchmarks.many 20000
+
+A run over a few pictures is computed, and its samples are copied within the database, each with features of its
+own, until there are as many. Processor time is this process's and the database's together.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+import psutil
+from bson import ObjectId
+
+from diffpath import compute_diffpath, delete_diffpath, get_diffpath_info, rename_diffpath, set_diffpath_threshold
+from diffpath.dataset.run import DiffPathRun
+from diffpath.operators.panel import data
+
+_PICTURES = Path(__file__).parents[1] / "demo" / "data" / "clean"
+_BATCH = 10_000
+
+
+def main(count: int) -> None:
+    """Prints a row for each operation."""
+    dataset = fo.Dataset()
+    try:
+        paths = sorted(_PICTURES.glob("*.png"))[:60]
+        dataset.add_samples([fo.Sample(filepath=str(path)) for path in paths], progress=False)
+        compute_diffpath(dataset, reference=dataset.view(), run_key="k", num_timesteps=2, progress=False)
+        _copy(dataset, count)
+        print(f"{dataset.count():,} samples\n\n| | seconds | processor |\n|---|---|---|")
+        with _timed("threshold"):
+            set_diffpath_threshold(dataset, "k", "count", count // 50)
+        with _timed("another threshold, with a tag"):
+            set_diffpath_threshold(dataset, "k", "count", count // 20, tag="odd")
+        with _timed("the tag follows a third threshold"):
+            set_diffpath_threshold(dataset, "k", "count", count // 10)
+        run = DiffPathRun.load(dataset, "k")
+        with _timed("panel: histogram"):
+            data.score_histogram(data.view_scores(dataset.view(), run), data.reference_scores(run))
+        with _timed("panel: scatter"):
+            data.feature_points(dataset.view(), run, *data.COMPONENT_NAMES)
+        with _timed("panel: scatter of a filtered view"):
+            data.feature_points(dataset.match_tags("odd"), run, *data.COMPONENT_NAMES)
+        with _timed("info"):
+            get_diffpath_info(dataset, "k")
+        with _timed("rename"):
+            rename_diffpath(dataset, "k", "other")
+        with _timed("delete"):
+            delete_diffpath(dataset, "other")
+    finally:
+        dataset.delete()
+
+
+def _copy(dataset: fo.Dataset, count: int) -> None:
+    """Fills a dataset up with copies of its samples, with other scores and features."""
+    collection = dataset._sample_collection
+    stored = list(collection.find())
+    random = np.random.default_rng(0)
+    for first in range(len(stored), count, _BATCH):
+        copies = []
+        for row in range(first, min(first + _BATCH, count)):
+            sample = dict(stored[row % len(stored)], _id=ObjectId())
+            sample["k_score"] += float(random.normal())
+            sample["k_features"] = [value * float(random.uniform(0.9, 1.1)) for value in sample["k_features"]]
+            copies.append(sample)
+        collection.insert_many(copies, ordered=False)
+    dataset.reload()
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    began, used = time.monotonic(), _processor()
+    yield
+    print(f"| {what} | {time.monotonic() - began:.1f} | {_processor() - used:.1f} |", flush=True)
+
+
+def _processor() -> float:
+    """Seconds of processor time of this process and of all databases of this machine."""
+    processes = [psutil.Process(), *(each for each in psutil.process_iter(["name"]) if each.info["name"] == "mongod")]
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
