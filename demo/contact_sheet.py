@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from diffpath.dataset.maps import MAPS
+from diffpath.folders.maps import MAPS
 
 COLUMNS, ROWS = 8, 3
 HEIGHT = 112

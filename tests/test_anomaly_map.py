@@ -19,9 +19,9 @@ from diffpath import (
     load_reference,
     update_diffpath,
 )
-from diffpath.dataset.maps import MAPS
 from diffpath.detection.local import LocalReference
 from diffpath.detection.regions import find_regions
+from diffpath.folders.maps import MAPS
 
 FAST = dict(num_timesteps=5, num_workers=2, dtype="float32", progress=False)
 ONE_IN_20 = -np.log10(0.05)
@@ -329,7 +329,7 @@ def test_a_map_that_cannot_be_written_ends_the_run_without_a_word_lost(dataset, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffpath.dataset.maps._write_map", full)
+    monkeypatch.setattr("diffpath.folders.maps._write_map", full)
     with pytest.raises(ValueError, match="cannot be written .No space left on device.; make room"):
         compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
     assert dataset.count("k_features") == 0  # no image counts as done whose maps are not there

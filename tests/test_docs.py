@@ -9,7 +9,7 @@ from conftest import ROOT
 from fiftyone.operators.delegated import DelegatedOperationService
 
 from diffpath import delete_diffpath
-from diffpath.dataset.maps import MAPS
+from diffpath.folders.maps import MAPS
 
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```python\nimport fiftyone" in path.read_text())
 KINDS = {"verified": ("reference", 16), "new": ("clean", 6), "odd": ("photos", 4)}

@@ -28,7 +28,7 @@ from diffpath import (
 )
 from diffpath.dataset import DiffPathRun, iterate_diffpath
 from diffpath.dataset.internals import every_image, filtered_images, view_stages
-from diffpath.dataset.maps import MAPS
+from diffpath.folders.maps import MAPS
 from diffpath.operators.panel import data
 
 FAST = dict(num_timesteps=2, num_workers=2)

@@ -29,11 +29,10 @@ from diffpath import (
 )
 from diffpath.cli import main
 from diffpath.dataset import heartbeat, iterate_diffpath
-from diffpath.dataset.files import file_keys
-from diffpath.dataset.groups import of_one_file
 from diffpath.dataset.internals import patch_run
 from diffpath.dataset.orphans import find_orphans
 from diffpath.dataset.record import check_run_key, require_record
+from diffpath.folders.files import file_keys, of_one_file
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)
 

@@ -11,7 +11,7 @@ import pytest
 from fiftyone.core.utils import serialize_numpy_array
 from PIL import Image
 
-from diffpath.dataset.maps import MAPS
+from diffpath.folders.maps import MAPS
 from diffpath.operators.panel import data, plots
 from diffpath.options import FEATURE_NAMES
 

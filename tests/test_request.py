@@ -13,7 +13,7 @@ from conftest import ROOT, demo_samples
 from diffpath import DiffPathV2, Reference, compute_diffpath, load_model
 from diffpath.dataset import ScoringRequest, iterate_scoring
 from diffpath.dataset.resume import request_of
-from diffpath.dataset.scanning import drain
+from diffpath.folders.scanning import drain
 from diffpath.options import MethodOptions
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)

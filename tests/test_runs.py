@@ -25,8 +25,8 @@ from diffpath import (
 from diffpath.dataset import heartbeat, inventory, iterate_diffpath, liveness, rename, workspaces
 from diffpath.dataset.appearance import color_maps, uncolor_maps
 from diffpath.dataset.internals import patch_run
-from diffpath.dataset.maps import MAPS
 from diffpath.dataset.record import Heartbeat
+from diffpath.folders.maps import MAPS
 
 FAST = dict(num_timesteps=2, num_workers=2, progress=False)
 

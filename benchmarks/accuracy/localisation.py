@@ -16,8 +16,8 @@ from scipy.ndimage import label, uniform_filter
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from diffpath.dataset.maps import MAPS
 from diffpath.detection.local import LocalReference
+from diffpath.folders.maps import MAPS
 from diffpath.method.features import error_maps, heatmaps
 from diffpath.method.local import local_evidence
 from diffpath.method.ssim import HEATMAP_C, LocalMoments, local_mean

@@ -1,5 +1,6 @@
 """diffpath over FiftyOne datasets: reads samples, writes fields, maps, views and runs."""
 
+from ..folders.scanning import drain
 from .delete import delete_diffpath
 from .ground_truth import evaluate_diffpath
 from .inventory import get_diffpath_info, load_diffpath_view
@@ -10,7 +11,6 @@ from .repair import repair_diffpath
 from .request import ScoringRequest
 from .resume import continue_diffpath, iterate_continue
 from .run import DiffPathRun
-from .scanning import drain
 from .scoring import compute_diffpath, iterate_diffpath, iterate_scoring
 from .thresholds import preview_threshold, set_diffpath_threshold
 from .update import iterate_update, update_diffpath

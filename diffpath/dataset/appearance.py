@@ -8,7 +8,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from .maps import MAPS
+from ..folders.maps import MAPS
 
 # Perceptually uniform. It is also the App's own: FiftyOne 1.22 was seen to draw it in the grid
 # whatever scale a field has

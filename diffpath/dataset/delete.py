@@ -9,8 +9,8 @@ from typing import Any
 
 import fiftyone as fo
 
+from ..folders.files import move_folder, remove_if_empty
 from .appearance import uncolor_maps
-from .files import move_folder, remove_if_empty
 from .heartbeat import check_idle, stop_run
 from .internals import (
     Samples,

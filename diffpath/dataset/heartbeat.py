@@ -10,11 +10,11 @@ from collections.abc import Generator
 
 import fiftyone as fo
 
-from .files import writing_files
+from ..folders.files import writing_files
+from ..folders.scanning import Progress
 from .internals import DatabaseAway, DatabaseError
 from .liveness import Heartbeat, is_alive
 from .record import RunRecord, require_record
-from .scanning import Progress
 
 _BEAT_SECONDS = 10.0
 _POLL_SECONDS = 0.5

@@ -9,7 +9,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from .files import file_sizes
+from ..folders.files import file_sizes
 from .internals import Samples, every_image, root_dataset
 from .liveness import is_alive
 from .patience import waits_for_database

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fiftyone as fo
 
-from .files import file_sizes, remove_if_empty
+from ..folders.files import file_sizes, remove_if_empty
 from .internals import database_id, dataset_id, find_dataset, stored_folders
 from .maps import OBJECTS, dataset_folder, runs_folder
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import fiftyone as fo
 
-from .files import writing_files
+from ..folders.files import writing_files
+from ..folders.maps import MAPS, map_folder
 from .internals import dataset_id, every_image
-from .maps import MAPS, map_folder, run_folder
+from .maps import run_folder
 from .orphans import note_owner
 from .record import RunRecord
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import ParamSpec, TypeVar
 
+from ..folders.scanning import Progress
 from .internals import DatabaseAway, answers
-from .scanning import Progress
 
 PATIENCE_SECONDS = 300.0
 _POLL_SECONDS = 1.0

@@ -22,11 +22,11 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 
 from ..errors import ReferenceSetError
+from ..folders.maps import MAPS, check_scales, map_folder
 from ..options import MethodOptions, complete_options
 from . import internals
 from .internals import StoredRun
 from .liveness import Heartbeat
-from .maps import MAPS, check_scales, map_folder
 from .schema import field_names, view_names
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import fiftyone as fo
 import numpy as np
 
 from ..detection.regions import find_regions
-from .maps import MAPS
+from ..folders.maps import MAPS
 
 DEFAULT_PROBABILITY = 0.001
 _STEPS = (10_000, 3_000, 1_000, 300, 100, 30)  # of the labels: the App filters by them

@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 
 import fiftyone as fo
 
+from ..folders.files import move_folder
+from ..folders.maps import MAPS
 from .appearance import color_maps, uncolor_maps
-from .files import move_folder
 from .heartbeat import check_idle
 from .internals import Samples, read_saved_view, refresh_runs, replace_beginning, replace_saved_stages, root_dataset
 from .inventory import missing_fields
 from .lock import writing
-from .maps import MAPS, run_folder
+from .maps import run_folder
 from .ownership import moved_path, own_files
 from .patience import undoing, waits_for_database
 from .pending import finishes, settle

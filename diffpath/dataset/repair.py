@@ -8,10 +8,11 @@ from pathlib import Path
 import fiftyone as fo
 
 from ..detection.rules import describe_rule
+from ..folders.maps import MAPS
 from .internals import Samples, every_image, follow, forget_unnamed, mend_references, root_dataset
 from .inventory import RUNNING, WITHOUT_FILES, missing_fields, run_status
 from .lock import writing
-from .maps import MAPS, dataset_folder
+from .maps import dataset_folder
 from .patience import waits_for_database
 from .pending import settle
 from .record import COMPLETE, INCOMPLETE, RunRecord, list_diffpath_runs, require_record

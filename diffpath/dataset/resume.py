@@ -8,15 +8,16 @@ from typing import Any
 
 import fiftyone as fo
 
+from ..folders.scanning import Progress
 from .heartbeat import check_idle
 from .internals import Samples, load_view, root_dataset
 from .inventory import DAMAGED, INTERRUPTED, WITHOUT_FILES, run_status
 from .ownership import own_files
 from .pending import settle
+from .progress import show_progress
 from .record import COMPLETE, INCOMPLETE, RunRecord, require_record
 from .request import ScoringRequest
 from .run import DiffPathRun
-from .scanning import Progress, show_progress
 from .scoring import iterate_scoring
 from .sources import ReferenceLike, find_reference
 

@@ -9,11 +9,11 @@ from typing import Any
 import fiftyone as fo
 from fiftyone import ViewField as F
 
+from ..folders.maps import MAPS
 from ..method.descriptor import PARTS
 from ..options import MethodOptions
 from .internals import Samples, every_image, put_saved_view
 from .lock import writing
-from .maps import MAPS
 
 
 @dataclass(frozen=True)

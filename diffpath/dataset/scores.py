@@ -10,8 +10,8 @@ import fiftyone as fo
 import numpy as np
 
 from ..detection.explanation import AS_A_WHOLE, explain, words_of_detail
+from ..folders.files import file_keys
 from ..options import FEATURE_NAMES
-from .files import file_keys
 from .record import RunRecord
 from .schema import describe
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
+from ..folders.evidence import Evidence
+from ..folders.files import file_keys, remove_if_empty
+from ..folders.scanning import Progress, Scanner, make_method
 from ..options import MethodOptions, complete_options
 from .appearance import color_maps, has_color_scheme
 from .delete import delete_diffpath
-from .evidence import Evidence, write_anomaly_maps
-from .files import file_keys, remove_if_empty
+from .evidence import write_anomaly_maps
 from .heartbeat import check_idle, claim, with_heartbeat
 from .internals import Samples, dataset_id, dump_view, forget_unnamed, root_dataset
 from .lock import writing
@@ -28,10 +30,10 @@ from .orphans import remove_unnamed_folders
 from .ownership import make_folder, own_files
 from .patience import wait_amid, waits_for_database
 from .pending import finishes, settle
+from .progress import show_progress
 from .record import COMPLETE, Requested, RunRecord, check_names_free, find_record
 from .request import ScoringRequest, takes_scoring_arguments
 from .run import DiffPathRun
-from .scanning import Progress, Scanner, make_method, show_progress
 from .schema import create_fields
 from .scores import write_results
 from .sources import read_embeddings, resolve_reference

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import fiftyone as fo
 import numpy as np
 
+from ..folders.files import file_keys, of_one_file
+from ..folders.reading import look_for_shorter_side, look_for_value_range, read_images
 from ..options import MIN_REFERENCE_SIZE, complete_options
 from .embeddings import Embeddings, NoEmbeddings
-from .files import file_keys
-from .groups import of_one_file, read_groups
+from .groups import read_groups
 from .internals import (
     Samples,
     dataset_id,
@@ -29,7 +30,6 @@ from .internals import (
     load_view,
     root_dataset,
 )
-from .reading import look_for_shorter_side, look_for_value_range, read_images
 
 if TYPE_CHECKING:
     from ..detection.reference import Reference

@@ -5,36 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
 
+from ..folders.evidence import Evidence
+from ..folders.maps import MAPS, MapWriter
 from ..method.descriptor import PARTS
-from .evidence import Evidence
 from .internals import every_image
-from .maps import MAPS, MapWriter
 from .record import RunRecord, find_record
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult
 
 _DONE = "features"  # an image that has them is not scored again: they are written last
-
-
-class Store(Protocol):
-    """Takes results one by one and writes them when it is told to; its length is what waits."""
-
-    def __len__(self) -> int: ...
-
-    def add(self, sample_id: str, result: DiffPathResult) -> None:
-        """Takes what the method says of one image."""
-
-    def add_error(self, sample_id: str, error: str) -> None:
-        """Takes why an image has no result."""
-
-    def flush(self) -> None:
-        """Writes what waits."""
 
 
 class FieldStore:
@@ -67,7 +52,7 @@ class FieldStore:
             self.evidence.add(sample_id, result.local)
         for kind, source in self._maps.items():
             values = getattr(result, source)
-            self._waiting[kind][sample_id] = self._writer.add(values, kind, sample_id)
+            self._waiting[kind][sample_id] = fo.Heatmap(map_path=self._writer.add(values, kind, sample_id))
         self._waiting["error"][sample_id] = None
 
     def add_error(self, sample_id: str, error: str) -> None:

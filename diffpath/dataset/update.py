@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 import fiftyone as fo
 from fiftyone import ViewField as F
 
+from ..folders.scanning import Progress, Scanner, make_method
 from ..options import ModelOptions
 from .embeddings import Embeddings, NoEmbeddings
 from .evidence import write_anomaly_maps
@@ -16,9 +17,9 @@ from .lock import writing
 from .ownership import own_files
 from .patience import wait_amid
 from .pending import settle
+from .progress import show_progress
 from .record import RunRecord, counts, finished_record, require_record
 from .run import DiffPathRun
-from .scanning import Progress, Scanner, make_method, show_progress
 from .scores import write_scores
 from .sources import images_of
 from .stores import FieldStore

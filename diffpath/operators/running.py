@@ -10,7 +10,7 @@ import fiftyone.operators.types as types
 
 from ..dataset import DiffPathRun, drain
 from ..dataset.appearance import heatmap_colors
-from ..dataset.scanning import Progress
+from ..folders.scanning import Progress
 from .forms.scoring import format_duration
 
 Steps = Generator[Progress, None, DiffPathRun]

@@ -25,9 +25,10 @@ from diffpath import (
     set_diffpath_threshold,
     update_diffpath,
 )
-from diffpath.dataset.maps import MAPS, dataset_folder
+from diffpath.dataset.maps import dataset_folder
 from diffpath.dataset.record import read_records
 from diffpath.dataset.workspaces import save_run_view, save_workspace
+from diffpath.folders.maps import MAPS
 
 FAST = dict(num_timesteps=2, num_workers=1, progress=False, batch_size=4, dtype="float32")
 _RUN = dict(reference="reference", run_key="k", tag="odd", regions=0.05, **FAST)

@@ -88,7 +88,7 @@ _SCRIPT = """
 import sys, json
 import fiftyone as fo
 import diffpath
-from diffpath.dataset import scanning
+from diffpath.folders import scanning
 scanning._FLUSH_SECONDS = 0.1  # so that the database is needed soon
 dataset = fo.load_dataset("away")
 print("ready", flush=True)

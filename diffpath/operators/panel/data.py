@@ -16,9 +16,9 @@ from fiftyone import ViewField as F
 from PIL import Image, ImageOps
 
 from ...dataset.internals import every_image
-from ...dataset.maps import MAPS, read_map
 from ...dataset.run import DiffPathRun
 from ...detection.regions import find_regions
+from ...folders.maps import MAPS, read_map
 from ...options import FEATURE_NAMES
 from ..markdown import escape
 
@@ -339,7 +339,10 @@ def sample_report(dataset: fo.Dataset, run: DiffPathRun, sample_id: str) -> Samp
         score=values.get("score"),
         p_value=values.get("p_value"),
         z=z_scores(run, features) if features is not None else None,
-        **{kind: read_map(values[kind], run.record.map_scales[kind]) if kind in values else None for kind in MAPS},
+        **{
+            kind: read_map(values[kind].map_path, run.record.map_scales[kind]) if values.get(kind) else None
+            for kind in MAPS
+        },
         text=values.get("explanation") or values.get("error"),
         picture=Picture.read(sample.filepath),
         content_p_value=values.get("content_p_value"),

@@ -10,9 +10,9 @@ import fiftyone as fo
 import fiftyone.operators.types as types
 
 from ...dataset.inventory import DAMAGED, INTERRUPTED, RUNNING, WITHOUT_FILES, get_diffpath_info
-from ...dataset.maps import MAPS
 from ...dataset.record import COMPLETE
 from ...detection.rules import RULES
+from ...folders.maps import MAPS
 from ...options import FEATURE_NAMES
 from ..markdown import escape
 from . import data, plots

@@ -22,11 +22,11 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from ...dataset.internals import Stages, build_view, filtered_images, view_stages
-from ...dataset.maps import MAPS
 from ...dataset.record import COMPLETE, list_diffpath_runs
 from ...dataset.run import DiffPathRun
 from ...dataset.thresholds import find_threshold, set_diffpath_threshold
 from ...dataset.workspaces import PANEL_NAME, save_run_view
+from ...folders.maps import MAPS
 from ..forms.rule import level_range
 from ..running import show_heatmaps
 from . import data, layout, plots

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...dataset.appearance import color_scale
-from ...dataset.maps import MAPS
+from ...folders.maps import MAPS
 from ...options import FEATURE_NAMES
 from .data import COMPONENT_NAMES, Axis, Histogram, Picture, Points
 

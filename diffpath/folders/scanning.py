@@ -1,4 +1,4 @@
-"""Feeds images to the method and results to a store, a chunk at a time."""
+"""Feeds images of files to the method and results to a store, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import fiftyone as fo
 import numpy as np
 
+from ..folders.reading import read_images
 from ..images import Looks
 from ..options import MethodOptions, ModelOptions
-from .reading import read_images
-from .stores import Store
 
 if TYPE_CHECKING:
-    from ..method.diffpath_v2 import DiffPathV2
+    from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
     from ..models import NoisePredictor
 
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
 _Result = TypeVar("_Result")
+
+
+class Store(Protocol):
+    """Takes results one by one and writes them when it is told to; its length is what waits."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, sample_id: str, result: DiffPathResult) -> None:
+        """Takes what the method says of one image."""
+
+    def add_error(self, sample_id: str, error: str) -> None:
+        """Takes why an image has no result."""
+
+    def flush(self) -> None:
+        """Writes what waits."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +54,6 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         return (self.total - self.done) / self.rate if self.rate else None
-
-
-def show_progress(
-    steps: Generator[Progress, None, _Result], progress: bool | Callable[[fo.ProgressBar], None] | None
-) -> _Result:
-    """Runs a generator of :class:`Progress` to its end under a progress bar and returns what it returns."""
-    with closing(steps):
-        first = next(steps)
-        with fo.ProgressBar(total=first.total, progress=progress, iters_str="images") as bar:
-            return drain(steps, lambda step: bar.set_iteration(step.done))
 
 
 def drain(steps: Generator[Progress, None, _Result], show: Callable[[Progress], Any]) -> _Result:

@@ -6,10 +6,12 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
 def file_keys(paths: Iterable[str]) -> np.ndarray:
@@ -77,3 +79,38 @@ def remove_if_empty(folder: Path) -> None:
     """Removes a folder that nothing is in."""
     with contextlib.suppress(OSError):  # other runs' folders are in it
         folder.rmdir()
+
+
+def of_one_file(keys: np.ndarray, groups: Sequence[int] | None) -> np.ndarray | None:
+    """Groups in which samples of one and the same file are together, as no image may vouch for itself.
+
+    Args:
+        keys: uint64 ``(n,)``, as :func:`diffpath.dataset.files.file_keys` gives them
+        groups: those that the user gave, or None
+
+    Returns:
+        int ``(n,)``; None where there are none and each file is there once
+
+    Raises:
+        ValueError: if these are hardly different files
+    """
+    from ..detection.detector import check_groups
+
+    firsts, of_file = np.unique(keys, return_inverse=True)
+    if len(firsts) == len(keys):
+        return None if groups is None else np.asarray(groups)
+    if groups is None:
+        joined = of_file
+    else:
+        # Files and groups are the two sides of a graph, samples its edges
+        edges = (np.ones(len(keys)), (of_file, len(firsts) + np.unique(groups, return_inverse=True)[1]))
+        size = edges[1][1].max() + 1
+        _, labels = connected_components(coo_array(edges, shape=(size, size)), directed=False)
+        joined = labels[of_file]
+    try:
+        check_groups(joined)
+    except ValueError as error:
+        raise ValueError(
+            f"the {len(keys):,} images of the reference are only {len(firsts):,} different files; add other images"
+        ) from error
+    return joined
