@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
 
-from ..detection.explanation import AS_A_WHOLE, explain, words_of_detail
+from ..detection.judging import judge
 from ..folders.files import file_keys
 from ..options import FEATURE_NAMES
 from .record import RunRecord
 from .schema import describe
 
 if TYPE_CHECKING:
-    from ..detection.looks import LooksDetector
-    from ..detection.reference import AnyDetector, Reference
+    from ..detection.reference import Reference
 
 _NUM_FEATURES = len(FEATURE_NAMES)
 _CHUNK = 20_000  # images, whose descriptors and embeddings are held together
@@ -80,67 +79,7 @@ def write_scores(
     while some := list(islice(ids, _CHUNK)):
         X = np.stack([descriptors[i] for i in some]).astype(np.float64)
         own = reference.places(file_keys(paths[i] for i in some))
-        columns = _columns(X, own, detector)
+        columns = judge(X, own, detector)
         for kind in sorted(columns, key=lambda kind: kind == "score"):  # last: an image that has it is done
             values = columns[kind]
             dataset.set_values(fields[kind], dict(zip(some, values)), key_field="id")
-
-
-def _columns(X: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[Any]]:
-    """Values by kind of field; ``own`` holds the samples' places in the reference, −1 for others."""
-    from ..detection.fusion import FusedDetector
-    from ..detection.looks import LooksDetector
-
-    named: dict[str, list[Any]] = {}
-    apart: dict[str, np.ndarray] = {}
-    of_descriptor = X
-    if isinstance(detector, FusedDetector):
-        parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
-        scores = detector.fuse(parts)
-        named = {"diffusion_score": parts[:, 0].tolist(), "embedding_score": parts[:, 1].tolist()}
-        apart["embedding"] = detector.part_p_values(parts)[:, 1]
-        of_descriptor, look = X[:, : -detector.embedding_length], detector.detector_
-    else:
-        scores = _of_reference_or(detector.reference_scores_, own, lambda new: detector.score_samples(X[new]))
-        look = detector
-    words: dict[str, list[str]] = {}
-    if isinstance(look, LooksDetector):
-        of_looks = _columns_of_looks(of_descriptor, own, look)
-        named = {**named, **of_looks}
-        apart = {
-            "detail": np.array(of_looks["detail_p_value"]),
-            "whole": np.array(of_looks["content_p_value"]),
-            **apart,
-        }
-        words = {"detail": words_of_detail(look.detail_z_scores(of_descriptor)), "whole": [AS_A_WHOLE] * len(X)}
-    scored = _scores_and_p_values(scores, own, detector)
-    return {**scored, **named, "explanation": explain(_six_z_scores(X, detector), scored["p_value"], apart, words)}
-
-
-def _columns_of_looks(X: np.ndarray, own: np.ndarray, detector: LooksDetector) -> dict[str, list[Any]]:
-    """What each look says for itself, by kind of field."""
-    parts = _of_reference_or(detector.reference_parts_, own, lambda new: detector.part_scores(X[new]))
-    looks = {"content": detector.content_, "detail": detector.detail_}
-    return {
-        f"{name}_{kind}": values
-        for (name, look), column in zip(looks.items(), parts.T)
-        for kind, values in _scores_and_p_values(column, own, look).items()
-    }
-
-
-def _scores_and_p_values(scores: np.ndarray, own: np.ndarray, detector: AnyDetector) -> dict[str, list[float]]:
-    rank = detector.calibration_.p_values
-    p_values = _of_reference_or(detector.reference_p_values_, own, lambda new: rank(scores[new]))
-    return {"score": scores.tolist(), "p_value": p_values.tolist()}
-
-
-def _of_reference_or(known: np.ndarray, own: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What is known of the reference's samples, and ``compute(new)`` for the others, a mask."""
-    values, new = known[own], own < 0
-    if new.any():
-        values[new] = compute(new)
-    return values
-
-
-def _six_z_scores(X: np.ndarray, detector: AnyDetector) -> np.ndarray:
-    return detector.z_scores(X)[:, :_NUM_FEATURES]
