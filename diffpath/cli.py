@@ -5,6 +5,7 @@ them, and dataclasses among them, so that no flag is said twice. Each is made wh
 as most of them bring torch.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from . import __version__
@@ -28,7 +29,7 @@ class Command:
     """
 
     summary: str
-    make: Callable[[], Callable[..., None]]
+    make: Callable[[], Callable[..., int | None]]
 
 
 def _models() -> Callable[..., None]:
@@ -83,6 +84,112 @@ def _train() -> Callable[..., None]:
     return train
 
 
+def _fit() -> Callable[..., None]:
+    from .folders.command import fit as fit_pictures
+    from .options import MethodOptions
+
+    class MethodFlags(MethodOptions):
+        """Not checked while tyro reads it, so that what is wrong with it is said in diffpath's own sentence."""
+
+        def __post_init__(self) -> None: ...
+
+    def fit(
+        pictures: Positional[tuple[str, ...]],
+        options: Annotated[MethodFlags, OmitArgPrefixes],
+        output: Annotated[Path, arg(aliases=["-o"])] = Path("reference.safetensors"),
+        model: str = "bundled",
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+        num_workers: int = 4,
+    ) -> None:
+        """Fits a reference on pictures that are as they should be.
+
+        Args:
+            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv) or - for standard input
+            options: of the method
+            output: the reference
+            model: "bundled", a diffusers folder or a hub id
+            device: a torch device, or several with commas
+            dtype: float32, bfloat16 or float16
+            batch_size: images that are scored together
+            num_workers: threads that decode
+        """
+        how = dict(device=device, dtype=dtype, batch_size=batch_size, num_workers=num_workers)
+        fit_pictures(pictures, output, model, MethodOptions(**asdict(options)), **how)
+
+    return fit
+
+
+def _score() -> Callable[..., int]:
+    from .folders.command import score as score_pictures
+
+    def score(
+        pictures: Positional[tuple[str, ...]],
+        reference: Path,
+        csv: Path | None = None,
+        parquet: Path | None = None,
+        report: Path | None = None,
+        maps: Path | None = None,
+        level: float = 0.05,
+        fail_above: float | None = None,
+        model: str | None = None,
+        device: str | None = None,
+        batch_size: int | None = None,
+        num_workers: int = 4,
+    ) -> int:
+        """Scores pictures by a reference; without a file to write it prints those that are flagged.
+
+        Args:
+            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv) or - for standard input
+            reference: what diffpath fit, or a run, has written
+            csv: a table of all pictures
+            parquet: the same as Parquet
+            report: a page with the most anomalous pictures, that opens without a network
+            maps: a folder for maps of where pictures are unusual
+            level: the share of pictures like the reference's that is flagged
+            fail_above: exit with status 3 where a larger share than this is flagged
+            model: where the reference's model is, if not where it was
+            device: a torch device, or several with commas
+            batch_size: images that are scored together
+            num_workers: threads that decode
+        """
+        return score_pictures(
+            pictures,
+            reference,
+            csv=csv,
+            parquet=parquet,
+            report=report,
+            maps=maps,
+            level=level,
+            fail_above=fail_above,
+            model=model,
+            device=device,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        )
+
+    return score
+
+
+def _inspect() -> Callable[..., None]:
+    from .detection.reference import load_reference
+    from .folders.command import describe_whole
+
+    def inspect(reference: Positional[Path]) -> None:
+        """Says what a reference was made of.
+
+        Args:
+            reference: what diffpath fit, or a run, has written
+        """
+        rows = describe_whole(load_reference(reference))
+        width = max(len(label) for label, _ in rows)
+        for label, text in rows:
+            print(f"{label + ':':<{width + 1}} {text}")
+
+    return inspect
+
+
 def _orphans() -> Callable[..., None]:
     from .dataset.orphans import find_orphans, remove_orphan
 
@@ -130,6 +237,9 @@ def _repair() -> Callable[..., None]:
 
 
 COMMANDS = {
+    "fit": Command("fit a reference on pictures that are as they should be", _fit),
+    "score": Command("score pictures by a reference: a table, a page, maps, an exit status for CI", _score),
+    "inspect": Command("say what a reference was made of", _inspect),
     "models": Command("list pretrained models that are known to be of use", _models),
     "convert": Command("turn an improved-diffusion or guided-diffusion checkpoint into a diffusers folder", _convert),
     "orphans": Command("list or remove files of runs and datasets that are gone", _orphans),
@@ -145,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default the command line's
 
     Returns:
-        the exit status: 0, 1 after an error, 2 where the arguments are not understood
+        the exit status: 0, 1 after an error, 2 where the arguments are not understood, 3 where more is flagged than
+        was allowed
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
@@ -164,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[name].make()
     summary = COMMANDS[name].summary
     try:
-        tyro.cli(
+        status = tyro.cli(
             command,
             prog=f"diffpath {name}",
             description=f"{summary[0].upper()}{summary[1:]}.",
@@ -174,7 +285,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"diffpath {name}: {error}", file=sys.stderr)
         return 1
-    return 0
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status or 0
 
 
 _READERS = ConstructorRegistry()

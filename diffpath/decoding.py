@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from PIL import Image
 
@@ -19,12 +21,24 @@ FORMATS = (
     *("DDS", "PSD", "PCX", "DCX", "SGI", "QOI", "ICNS", "CUR", "FITS", "FLI", "IMT", "MSP", "PCD", "PIXAR"),
     *("SPIDER", "SUN", "XBM", "XPM", "XVTHUMB", "BLP", "FTEX", "GBR"),
 )
+_MENTIONED = (".avif", ".heic", ".heif", ".jxl", ".svg", ".dng", ".nef", ".cr2", ".arw")  # whatever is installed
 _MEMORY = "DIFFPATH_DECODING_MEMORY"  # megabytes, in the environment
 _DEFAULT_MEGABYTES = 1200
 # Bytes that a pixel takes at its peak: as it is stored, and as what it is made into
 _BYTES = {"1": 6, "L": 6, "P": 6, "RGB": 9}
 _BYTES_OF_OTHERS = 18  # with transparency, CMYK and the like
 _BYTES_OF_NUMBERS = 24  # of more than 8 bits
+
+
+@functools.cache
+def _suffixes() -> frozenset[str]:
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    return frozenset({*known, *_MENTIONED})
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file's name ends as those of pictures do, of kinds that are read or that can be named."""
+    return Path(name).suffix.lower() in _suffixes()
 
 
 def open_picture(file: object) -> Image.Image:

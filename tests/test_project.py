@@ -85,6 +85,16 @@ def test_without_fiftyone_the_commands_run():
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_without_fiftyone_folders_are_scored(tmp_path):
+    script = "import runpy; runpy.run_module('diffpath', run_name='__main__')"
+    reference, pictures = str(tmp_path / "r.safetensors"), ROOT / "demo" / "data"
+    done = run_alone(script, "fit", str(pictures / "clean" / "00*.png"), "-o", reference, "--num-timesteps", "2")
+    assert done.returncode == 0 and "wrote" in done.stdout, done.stderr
+    flags = ("--reference", reference, "--report", str(tmp_path / "r.html"), "--fail-above", "0.5")
+    done = run_alone(script, "score", str(pictures / "photos" / "00*.png"), *flags)
+    assert done.returncode == 3 and "10 scored" in done.stderr, done.stderr
+
+
 def test_without_fiftyone_its_functions_say_how_to_install_it():
     done = run_alone("from diffpath import compute_diffpath")
     assert done.stderr.splitlines()[-1] == (

@@ -14,7 +14,7 @@ import fiftyone as fo
 import numpy as np
 
 from ..folders.files import file_keys, of_one_file
-from ..folders.reading import look_for_shorter_side, look_for_value_range, read_images
+from ..folders.reading import look_for_value_range, read_images, suitable_detail
 from ..options import MIN_REFERENCE_SIZE, complete_options
 from .embeddings import Embeddings, NoEmbeddings
 from .groups import read_groups
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 FindEvidence: TypeAlias = Callable[[Sequence[str]], "np.ndarray | None"]
 ReferenceLike: TypeAlias = "str | PathLike[str] | Samples | Reference | None"
-DETAIL = 3  # crops per side of the detail look, where the reference's images are large
-DETAIL_FROM = 4  # times the model's side, from which they are
 # FiftyOne goes by the ending of a file's name: "unknown" may well be an image, and is read if it is one
 _OF_FILES = ("image", "unknown", None)
 # Contaminants form kernels of their own in a kernel density; one Gaussian of the central part hides them less
@@ -247,8 +245,7 @@ class SampleReference(ReferenceSource):
         return found or look_for_value_range(list(target.values()), num_workers)
 
     def detail(self, side: int, num_workers: int) -> int:
-        shorter = look_for_shorter_side(list(self.paths.values()), num_workers)
-        return DETAIL if shorter >= DETAIL_FROM * side else 0
+        return suitable_detail(list(self.paths.values()), side, num_workers)
 
     def embeddings(self, field: str) -> Embeddings:
         found = Embeddings(self.samples, field)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from ..folders.scanning import Progress, Scanner, make_method
-from ..options import ModelOptions
+from ..folders.scanning import Progress, Scanner
+from ..folders.scoring import method_of
 from .embeddings import Embeddings, NoEmbeddings
 from .evidence import write_anomaly_maps
 from .heartbeat import check_idle, claim, with_heartbeat
@@ -80,17 +80,7 @@ def iterate_update(
     check_idle(record)
     record.check_map_scales()
     provenance = record.provenance
-    model_options = dict(provenance.get("model_options", {}))
-    if model is not None:
-        model_options.pop("revision", None)  # of the place where the model was
-    method = make_method(
-        model or provenance["model"],
-        record.options,
-        ModelOptions.from_dict(model_options),
-        device=device,
-        dtype=provenance["dtype"],
-        batch_size=batch_size,
-    )
+    method = method_of(provenance, model=model, device=device, batch_size=batch_size)
     reference = record.load_reference()
     with writing(dataset, f"updating run {run_key!r}"):
         check_idle(finished_record(dataset, run_key))

@@ -15,6 +15,8 @@ from ..images import CropPlan, Looks, image_size, load_looks, stored_values
 from ..values import ValueRange, estimate_value_range
 
 _LOOKED_AT = 256
+DETAIL = 3  # crops per side of the detail look, where the reference's images are large
+DETAIL_FROM = 4  # times the model's side, from which they are
 Read: TypeAlias = tuple[Looks | None, str | None]
 
 
@@ -65,6 +67,11 @@ def look_for_shorter_side(paths: Sequence[str], num_workers: int) -> float:
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         sides = [min(size) for size in pool.map(_size_or_none, _spread(paths)) if size is not None]
     return float(np.median(sides)) if sides else 0.0
+
+
+def suitable_detail(paths: Sequence[str], side: int, num_workers: int) -> int:
+    """How many crops per side the detail look takes of pictures like these; 0 where they are hardly larger."""
+    return DETAIL if look_for_shorter_side(paths, num_workers) >= DETAIL_FROM * side else 0
 
 
 def look_for_value_range(paths: Sequence[str], num_workers: int) -> ValueRange | None:

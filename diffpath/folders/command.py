@@ -1,0 +1,137 @@
+"""The commands on folders: fit a reference, score pictures, look into a reference."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..detection.reference import Reference
+from ..detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, describe_rule
+from ..options import MethodOptions, ModelOptions
+from .listing import list_pictures
+from .scanning import Progress
+from .scoring import Verdicts, fit_files, score_files
+
+TOO_MANY = 3  # exit status: more are flagged than was allowed
+_SECONDS = 0.5  # between two lines of progress on a terminal
+_SECONDS_OF_A_LOG = 30.0  # and elsewhere
+_Result = TypeVar("_Result")
+
+
+def fit(what: Sequence[str], output: Path, model: str, options: MethodOptions, **how: Any) -> Reference:
+    """Fits a reference on pictures and writes it; goes on where an earlier call was interrupted."""
+    paths = list_pictures(what)
+    model_options: ModelOptions = how.pop("model_options", ModelOptions())
+    working = output.with_name(f"{output.name}.working")
+    steps = fit_files(paths, model=model, options=options, model_options=model_options, working=working, **how)
+    reference = show(steps)
+    reference.save(output)
+    print(f"wrote {output}: {describe(reference)}")
+    return reference
+
+
+def score(
+    what: Sequence[str],
+    reference: Path,
+    *,
+    csv: Path | None = None,
+    parquet: Path | None = None,
+    report: Path | None = None,
+    maps: Path | None = None,
+    level: float = DEFAULT_LEVEL,
+    fail_above: float | None = None,
+    **how: Any,
+) -> int:
+    """Scores pictures, writes what is asked for, and returns the exit status."""
+    paths, fitted = list_pictures(what), Reference.load(reference)
+    output = csv or parquet or report
+    working = None if output is None else output.with_name(f"{output.name}.working")
+    temporary = tempfile.TemporaryDirectory(prefix="diffpath-") if report and maps is None else nullcontext(None)
+    with temporary as made:  # the report's maps, where nobody keeps them
+        folder = maps or (None if made is None else Path(made))
+        steps = score_files(paths, fitted, rule=DEFAULT_RULE, level=level, working=working, maps=folder, **how)
+        verdicts = show(steps)
+        if report is not None:
+            from .report import write_report
+
+            words = describe_rule(DEFAULT_RULE, level)
+            write_report(verdicts, report, f"{', '.join(what)} against {reference.name}; flagged: {words}")
+    from .tables import without_maps, write_csv, write_parquet
+
+    kept = verdicts if maps is not None else without_maps(verdicts)
+    if csv is not None:
+        write_csv(kept, csv)
+    if parquet is not None:
+        write_parquet(kept, parquet)
+    if output is None:
+        _print_ranked(verdicts)
+    print(_summary(verdicts), file=sys.stderr)
+    if fail_above is not None and verdicts.share_flagged > fail_above:
+        print(f"more than {fail_above:.2%} are flagged", file=sys.stderr)
+        return TOO_MANY
+    return 0
+
+
+def describe(reference: Reference) -> str:
+    """What a reference is, in a line."""
+    made_by, detector = reference.provenance, reference.detector
+    count = len(detector.reference_scores_)
+    smallest = f", p-values from {detector.smallest_p_value_:.2g}" if detector.smallest_p_value_ else ""
+    return f"{count:,} pictures, model {made_by['model']} in {made_by['dtype']}{smallest}"
+
+
+def describe_whole(reference: Reference) -> list[tuple[str, str]]:
+    """All that a reference says of itself: pairs of a label and a text."""
+    made_by = reference.provenance
+    options = ", ".join(f"{name} {value}" for name, value in made_by["options"].items() if value is not None)
+    return [
+        ("Fitted on", f"{len(reference.detector.reference_scores_):,} pictures"),
+        ("p-values", f"by {len(reference.detector.calibration_scores_):,} of them, by fits that did not see them"),
+        ("Model", f"{made_by['model']} ({made_by['model_fingerprint']}) in {made_by['dtype']}"),
+        ("Options", options),
+        ("Detector", f"{type(reference.detector).__name__} of {reference.detector.n_features_in_} numbers"),
+        ("Anomaly maps", "yes" if reference.local is not None else "no: it knows nothing of places"),
+        *((name.replace("_", " ").capitalize(), str(value)) for name, value in reference.description.items()),
+    ]
+
+
+def show(steps: Generator[Progress, None, _Result]) -> _Result:
+    """Runs a generator of progress to its end, with a line on standard error now and then."""
+    is_terminal, shown = sys.stderr.isatty(), time.monotonic()
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as finished:
+            if is_terminal:
+                print(file=sys.stderr)
+            return finished.value
+        if time.monotonic() - shown < (_SECONDS if is_terminal else _SECONDS_OF_A_LOG):
+            continue
+        shown = time.monotonic()
+        left = f", {step.seconds_left:,.0f} s left" if step.seconds_left is not None else ""
+        line = f"{step.label}: {step.done:,} of {step.total:,}, {step.rate:,.1f} images/s{left}"
+        print(f"\r{line:<79}" if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+
+
+def _print_ranked(verdicts: Verdicts) -> None:
+    """The flagged ones, the most anomalous first, a line each with tabs, and those that could not be read."""
+    for place in verdicts.ranked():
+        if verdicts.flagged[place]:
+            said = verdicts.explanations[place]
+            print(f"{verdicts.scores[place]:.4g}\t{verdicts.p_values[place]:.2g}\t{verdicts.paths[place]}\t{said}")
+    for path, error in zip(verdicts.paths, verdicts.errors):
+        if error:
+            print(f"\t\t{path}\t{error}")
+
+
+def _summary(verdicts: Verdicts) -> str:
+    flagged, unreadable = int(verdicts.flagged.sum()), sum(map(bool, verdicts.errors))
+    return (
+        f"{verdicts.num_scored:,} scored, {flagged:,} flagged ({verdicts.share_flagged:.1%}, score from "
+        f"{verdicts.threshold:.4g}), {unreadable:,} could not be read"
+    )
