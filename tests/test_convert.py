@@ -199,9 +199,8 @@ def test_commands_are_listed_and_an_unknown_one_is_refused(capsys):
     said = capsys.readouterr()
     assert all(name in said.out and name in said.err for name in COMMANDS)
     assert main(["transmogrify"]) == 2
-    assert (
-        "no command 'transmogrify'; the commands are models, convert, orphans, repair, train" in capsys.readouterr().err
-    )
+    known = ", ".join(COMMANDS)
+    assert f"no command 'transmogrify'; the commands are {known}" in capsys.readouterr().err
 
 
 def test_a_command_that_is_called_wrongly_says_so_and_one_says_what_it_takes(capsys):
