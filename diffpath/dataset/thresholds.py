@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 from fiftyone import ViewField as F
 
 from ..detection.rules import RULES, check_rule, choose_threshold, describe_rule
-from .internals import Samples, count_images, every_image, root_dataset, update_images
+from .internals import Samples, count_images, every_image, read_numbers, root_dataset, update_images
 from .lock import writing
 from .patience import waits_for_database
 from .pending import finishes, settle
@@ -56,10 +57,11 @@ def set_diffpath_threshold(
 
 def flag(dataset: fo.Dataset, record: RunRecord, rule: str, level: float, tag: str | None = None) -> RunRecord:
     """Flags a finished run's images anew, so that it can be finished where it is interrupted; returns the record."""
-    find_threshold(dataset, record, rule, level)  # what is wrong with them is said before anything is noted
+    threshold = find_threshold(dataset, record, rule, level)  # what is wrong is said before anything is noted
     asked = {"operation": _OPERATION, "rule": rule, "level": level, "tag": tag, "ours": is_tag_ours(dataset, record)}
     record = record.patch(dataset, pending=asked)
-    return record.patch(dataset, pending=None, **apply_threshold(dataset, record, rule, level, tag=tag))
+    flagged = apply_threshold(dataset, record, rule, level, tag=tag, threshold=threshold)
+    return record.patch(dataset, pending=None, **flagged)
 
 
 @finishes(_OPERATION)
@@ -81,10 +83,17 @@ def preview_threshold(dataset: Samples, run_key: str, rule: str, level: float) -
 
 
 def apply_threshold(
-    dataset: fo.Dataset, record: RunRecord, rule: str, level: float, *, tag: str | None = None
+    dataset: fo.Dataset,
+    record: RunRecord,
+    rule: str,
+    level: float,
+    *,
+    tag: str | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Writes flags, tag, descriptions and views; returns what the run's record is to hold of them."""
-    threshold, fields = find_threshold(dataset, record, rule, level), record.fields
+    threshold = find_threshold(dataset, record, rule, level) if threshold is None else threshold
+    fields = record.fields
     score, is_ood = fields["score"], fields["is_ood"]
     for found, side in ((True, "$gte"), (False, "$lt")):
         update_images(dataset, {score: {side: threshold}, is_ood: {"$ne": found}}, {"$set": {is_ood: found}})
@@ -113,5 +122,5 @@ def find_threshold(dataset: fo.Dataset, record: RunRecord, rule: str, level: flo
     """The score from which a rule flags a run's images."""
     check_rule(rule, level)
     score = record.fields["score"]
-    scores = every_image(dataset).exists(score).values(score) if RULES[rule].needs_all_scores else []
+    scores = read_numbers(dataset, score) if RULES[rule].needs_all_scores else np.empty(0)
     return choose_threshold(rule, level, scores, record.load_reference().detector.calibration_)
