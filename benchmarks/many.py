@@ -68,7 +68,7 @@ def _copy(dataset: fo.Dataset, count: int) -> None:
     for first in range(len(stored), count, _BATCH):
         copies = []
         for row in range(first, min(first + _BATCH, count)):
-            sample = dict(stored[row % len(stored)], _id=ObjectId())
+            sample = dict(stored[row % len(stored)], _id=ObjectId(), _rand=float(random.uniform()))
             sample["k_score"] += float(random.normal())
             copies.append(sample)
         collection.insert_many(copies, ordered=False)

@@ -132,7 +132,7 @@ def test_a_renamed_run_keeps_everything_under_the_new_key(dataset):
         assert len(paths) == 12
         for path in map(Path, paths):
             assert path.is_file() and path.parent == Path(renamed.heatmap_dir).parent / made.folder
-    assert not Path(run.config["folder"]).exists()
+    assert renamed.record.folder == run.config["folder"]  # files stay where they are
     assert [entry["path"] for entry in dataset.app_config.color_scheme.colorscales] == [f"new_{kind}" for kind in MAPS]
     assert len(load_diffpath_view(dataset, "new")) == 12
 
@@ -169,7 +169,7 @@ def test_a_renaming_that_fails_at_any_step_is_undone(dataset, monkeypatch):
     paths = ["k_heatmap.map_path", "k_error_map.map_path"]
     before, maps = state(dataset), dataset.values(paths)
     run = inventory.DiffPathRun.load(dataset, "k")
-    steps = ("_move_maps", "_recolor", "_rename_in_views", "_rename_views", "_rename_run", "_write_names")
+    steps = ("_recolor", "_rename_in_views", "_rename_views", "_rename_run", "_write_names")
     for step in steps:
         real = getattr(rename, step)
 

@@ -355,6 +355,20 @@ def count_images(dataset: fo.Dataset, where: Mapping[str, Any]) -> int:
     return dataset._sample_collection.count_documents(dict(where))
 
 
+def read_view_numbers(view: fo.DatasetView, field: str) -> np.ndarray:
+    """The numbers of a field in those of a view's samples that have one."""
+    dataset = root_dataset(view)
+    if dataset.media_type != fo_media.GROUP and not view_stages(view):
+        return read_numbers(dataset, field)
+    numbers = np.array(view.values(field), np.float64)
+    return numbers[np.isfinite(numbers)]
+
+
+def some_of(view: fo.DatasetView, share: float) -> fo.DatasetView:
+    """About a share in [0, 1] of a view's samples, the same ones whenever they are asked for."""
+    return view.mongo([{"$match": {"_rand": {"$lt": share}}}])
+
+
 def read_numbers(dataset: fo.Dataset, field: str) -> np.ndarray:
     """A field's numbers, of all samples that have one, in no order; of an indexed field the index alone is read."""
     numbers = dataset._sample_collection.find({field: {"$gte": -np.inf}}, {"_id": False, field: True})

@@ -16,7 +16,6 @@ from .heartbeat import check_idle
 from .internals import Samples, read_saved_view, refresh_runs, replace_beginning, replace_saved_stages, root_dataset
 from .inventory import missing_fields
 from .lock import writing
-from .maps import run_folder
 from .ownership import moved_path, own_files
 from .patience import undoing, waits_for_database
 from .pending import finishes, settle
@@ -32,9 +31,9 @@ _NAMES = ("fields", "views", "folder", "saved_views", "workspaces", "evaluations
 
 @waits_for_database
 def rename_diffpath(dataset: Samples, run_key: str, new_run_key: str) -> None:
-    """Gives a run another key: fields, indexes, saved views, workspaces, colours, files and record, or nothing.
+    """Gives a run another key: fields, indexes, saved views, workspaces, colours and record, or nothing.
 
-    Saved views of the user that mention the run's fields go on working.
+    Its files stay where they are. Saved views of the user that mention the run's fields go on working.
 
     Args:
         dataset: the ``fo.Dataset`` that holds the run
@@ -52,7 +51,7 @@ def rename_diffpath(dataset: Samples, run_key: str, new_run_key: str) -> None:
         record = require_record(dataset, run_key)
         _check(dataset, record, new_run_key)
         record = own_files(dataset, record)
-        renamed = _renamed_record(record, new_run_key, str(run_folder(dataset, new_run_key)))
+        renamed = _renamed_record(record, new_run_key, record.folder)  # its files stay where they are
         check_names_free(dataset, renamed)
         with undoing() as undo:
             undo.callback(record.patch, dataset, pending=None)
@@ -124,10 +123,12 @@ def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: Ex
     folders = [(record.folder, renamed.folder)]
     fields = [(record.fields[kind], renamed.fields[kind]) for kind in record.fields]
     workspaces = list(zip(record.workspaces, renamed.workspaces))
-    both_ways(lambda pairs: move_folder(*pairs[0]), folders)
+    is_moved = record.folder != renamed.folder  # by an older version
+    if is_moved:
+        both_ways(lambda pairs: move_folder(*pairs[0]), folders)
     both_ways(lambda pairs: _rename_fields(dataset, pairs), fields)
     both_ways(lambda pairs: move_index(dataset, *pairs[0]), [(record.fields["score"], renamed.fields["score"])])
-    for name in [renamed.fields[kind] for kind in MAPS if kind in record.fields]:
+    for name in [renamed.fields[kind] for kind in MAPS if kind in record.fields and is_moved]:
         both_ways(lambda pairs, name=name: _move_maps(dataset, name, *pairs[0]), folders)  # type: ignore[misc]  # name is bound
     if record.made_color_scheme is not None:
         both_ways(lambda pairs: _recolor(dataset, *pairs[0]), [(record.fields, renamed.fields)])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fiftyone import ViewField as F
 from PIL import Image, ImageOps
 
-from ...dataset.internals import every_image
+from ...dataset.internals import every_image, read_view_numbers, some_of
 from ...dataset.run import DiffPathRun
 from ...detection.regions import find_regions
 from ...folders.maps import MAPS, read_map
@@ -171,8 +171,7 @@ def score_histogram(query: npt.ArrayLike, reference: npt.ArrayLike = (), bins: i
 
 def view_scores(view: fo.DatasetView, run: DiffPathRun) -> np.ndarray:
     """Scores of a view's images, float64 ``(n,)``, without those that have none."""
-    scores = np.array(view.values(run.fields["score"]), np.float64)
-    return scores[np.isfinite(scores)]
+    return read_view_numbers(view, run.fields["score"])
 
 
 def reference_scores(run: DiffPathRun) -> np.ndarray:
@@ -233,7 +232,9 @@ def feature_points(view: fo.DatasetView, run: DiffPathRun, x: str, y: str, limit
     else:
         ranked = scored.sort_by(score, reverse=True).limit(limit // 2)
         ids, scores, features = ranked.values(columns)
-        others = scored.match(F(score) < min(scores)).take(limit - len(ids), seed=seed)
+        wanted = limit - len(ids)
+        pool = some_of(scored, 2 * wanted / total) if total > 10 * limit else scored  # not all in a random order
+        others = pool.match(F(score) < min(scores)).take(wanted, seed=seed)
         ids, scores, features = (a + b for a, b in zip((ids, scores, features), others.values(columns)))
     z = z_scores(run, np.stack(features)) if features else np.empty((0, 6))
     places = dict(zip(FEATURE_NAMES, z.T))
