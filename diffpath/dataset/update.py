@@ -81,9 +81,10 @@ def iterate_update(
     record.check_map_scales()
     provenance = record.provenance
     method = method_of(provenance, model=model, device=device, batch_size=batch_size)
-    reference = record.load_reference()
     with writing(dataset, f"updating run {run_key!r}"):
-        check_idle(finished_record(dataset, run_key))
+        record = finished_record(dataset, run_key)
+        check_idle(record)
+        reference = record.load_reference()
         record = own_files(dataset, record)
         _forget_scores_of_others(dataset, record)
         record = record.patch(dataset, pending={"operation": _OPERATION})
