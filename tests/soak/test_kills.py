@@ -6,7 +6,6 @@ A few points of each by default; ``DIFFPATH_SOAK=full`` takes all of them.
 import os
 
 import pytest
-import torch
 from soak.killing import run_killed
 from soak.operations import OPERATIONS, difference, finish, make_dataset, snapshot
 
@@ -17,15 +16,6 @@ def points_of(count):
     if os.environ.get("DIFFPATH_SOAK") == "full":
         return range(count)
     return sorted({round(share * (count - 1)) for share in (0.2, 0.55, 0.9)})[:_FEW]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Forks have only the thread that made them: nothing may be left to others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

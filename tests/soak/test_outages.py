@@ -11,7 +11,6 @@ import sys
 import time
 
 import pytest
-import torch
 from conftest import ROOT, demo_samples
 from soak.killing import fill_disk, run_killed
 from soak.operations import OPERATIONS, difference, finish, make_dataset, snapshot
@@ -20,14 +19,6 @@ from diffpath.dataset.patience import PATIENCE_SECONDS
 
 FULL = os.environ.get("DIFFPATH_SOAK") == "full"
 AWAY = 45.0 if FULL else 4.0  # seconds
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 from itertools import combinations_with_replacement
 
 import pytest
-import torch
 from conftest import demo_samples
 from soak.killing import run_at_once
 from soak.operations import compute, difference, everything, finish_all, make_dataset, snapshot
@@ -31,14 +30,6 @@ ACTIONS = {
 FEW = [("compute j", "compute l"), ("compute j", "compute j"), ("rename k", "delete m"), ("tag by k", "update k")]
 PAIRS = list(combinations_with_replacement(ACTIONS, 2)) if os.environ.get("DIFFPATH_SOAK") == "full" else FEW
 _alone = {}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
