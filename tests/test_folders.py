@@ -181,6 +181,17 @@ def test_a_file_that_was_changed_meanwhile_is_scored_anew(good, reference, tmp_p
     assert next(steps()).total == 1
 
 
+def test_a_picture_whose_maps_are_gone_is_scored_anew(reference, tmp_path):
+    folder = copy_demo(tmp_path / "some", "clean", 5)
+    how = dict(rule="false_positive_rate", level=0.05, working=tmp_path / "working", maps=tmp_path / "maps")
+    verdicts = show(score_files(list_pictures([folder]), load_reference(reference), **how))
+    assert next(score_files(verdicts.paths, load_reference(reference), **how)).total == 0
+    Path(verdicts.maps["heatmap"][2]).unlink()
+    assert next(score_files(verdicts.paths, load_reference(reference), **how)).total == 1
+    assert show(score_files(verdicts.paths, load_reference(reference), **how)).maps == verdicts.maps
+    assert all(Path(path).is_file() for path in verdicts.maps["heatmap"])
+
+
 @pytest.mark.parametrize("kind", ["folder", "pattern", "text", "table", "input", "file"])
 def test_pictures_are_named_in_many_ways(kind, pictures, tmp_path, monkeypatch):
     expected = [str(path) for path in sorted(pictures.glob("clean-*.png"))]

@@ -50,7 +50,11 @@ def writing(samples: Samples, what: str, *, mend: bool = True) -> Iterator[fo.Da
         return
     token = uuid.uuid4().hex
     _tokens.add(token)
-    _take(dataset, token, what)
+    try:
+        _take(dataset, token, what)
+    except BaseException:
+        _tokens.discard(token)
+        raise
     mine.add(this)
     stopped = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(dataset, token, stopped), name="diffpath-lock", daemon=True)

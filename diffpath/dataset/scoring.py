@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import fiftyone as fo
 
 from ..folders.evidence import Evidence
 from ..folders.files import file_keys, remove_if_empty
-from ..folders.scanning import Progress, Scanner, make_method
+from ..folders.scanning import Progress, Scanner, make_method, suited_method
 from ..options import MethodOptions, complete_options
 from .appearance import color_maps, has_color_scheme
 from .delete import delete_diffpath
@@ -121,14 +120,12 @@ class _Scoring:
         self.source = resolve_reference(self.dataset, request.samples, request.reference, request.groups)
         # Read now: a view over the scores of a run that is overwritten is empty afterwards
         self.target: dict[str, str] = dict(zip(*request.samples.values(["id", "filepath"])))
-        options = request.options
-        if options.value_range is None:
-            options = replace(options, value_range=self.source.value_range(self.target, request.num_workers))
-        self.method = self._make_method(options)
-        if options.detail is None and options.preset != "paper":
-            detail = self.source.detail(self.method.predictor.resolution, request.num_workers)
-            if detail:
-                self.method = self._make_method(replace(options, detail=detail))
+        self.method = suited_method(
+            self._make_method,
+            request.options,
+            lambda: self.source.value_range(self.target, request.num_workers),
+            lambda side: self.source.detail(side, request.num_workers),
+        )
         self.vectors = read_embeddings(request.samples, request.embeddings, self.source)
         self.provenance = {**self.method.provenance, **self.vectors.provenance}
         self.source.check(self.method, self.provenance, request.num_workers)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +30,7 @@ def fit(what: Sequence[str], output: Path, model: str, options: MethodOptions, *
     steps = fit_files(paths, model=model, options=options, model_options=model_options, working=working, **how)
     reference = show(steps)
     reference.save(output)
+    shutil.rmtree(working)
     print(f"wrote {output}: {describe(reference)}")
     return reference
 
@@ -51,16 +51,13 @@ def score(
     paths, fitted = list_pictures(what), Reference.load(reference)
     output = csv or parquet or report
     working = None if output is None else output.with_name(f"{output.name}.working")
-    temporary = tempfile.TemporaryDirectory(prefix="diffpath-") if report and maps is None else nullcontext(None)
-    with temporary as made:  # the report's maps, where nobody keeps them
-        folder = maps or (None if made is None else Path(made))
-        steps = score_files(paths, fitted, rule=DEFAULT_RULE, level=level, working=working, maps=folder, **how)
-        verdicts = show(steps)
-        if report is not None:
-            from .report import write_report
+    folder = working / "maps" if working and report and maps is None else maps  # a report's, where nobody keeps them
+    verdicts = show(score_files(paths, fitted, rule=DEFAULT_RULE, level=level, working=working, maps=folder, **how))
+    if report is not None:
+        from .report import write_report
 
-            words = describe_rule(DEFAULT_RULE, level)
-            write_report(verdicts, report, f"{', '.join(what)} against {reference.name}; flagged: {words}")
+        words = describe_rule(DEFAULT_RULE, level)
+        write_report(verdicts, report, f"{', '.join(what)} against {reference.name}; flagged: {words}")
     from .tables import without_maps, write_csv, write_parquet
 
     kept = verdicts if maps is not None else without_maps(verdicts)
@@ -68,8 +65,10 @@ def score(
         write_csv(kept, csv)
     if parquet is not None:
         write_parquet(kept, parquet)
-    if output is None:
+    if working is None:
         _print_ranked(verdicts)
+    else:
+        shutil.rmtree(working)
     print(_summary(verdicts), file=sys.stderr)
     if fail_above is not None and verdicts.share_flagged > fail_above:
         print(f"more than {fail_above:.2%} are flagged", file=sys.stderr)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from .files import write_arrays
 
 _FOLDER = "evidence"
 
@@ -37,12 +38,8 @@ class Evidence:
         """Writes what waits."""
         if not self._waiting:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{uuid.uuid4().hex}.npz"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, ids=np.array(list(self._waiting)), local=np.stack(list(self._waiting.values())))
-        partial.replace(path)
+        ids, local = np.array(list(self._waiting)), np.stack(list(self._waiting.values()))
+        path = write_arrays(self._folder, ids=ids, local=local)
         self._files[path] = set(self._waiting)
         self._waiting.clear()
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def writing_files(folder: str | Path) -> Iterator[None]:
             f"files in {folder} cannot be written ({error.strerror or error}); make room or give permission, and call "
             "this again: what is done is kept"
         ) from error
+
+
+def write_arrays(folder: str | Path, **arrays: np.ndarray) -> Path:
+    """Writes arrays to an ``.npz`` file of a new name in a folder, whole or not at all; returns its path."""
+    path = Path(folder) / f"{uuid.uuid4().hex}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its own keyword takes no array
+    partial.replace(path)
+    return path
 
 
 def move_folder(source: str | Path, target: str | Path) -> None:

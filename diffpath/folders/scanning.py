@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from ..folders.reading import read_images
 from ..images import Looks
 from ..options import MethodOptions, ModelOptions
+from ..values import ValueRange
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
@@ -81,6 +82,30 @@ def make_method(
     method = DiffPathV2(model, device=device, dtype=dtype, model_options=model_options.to_dict(), **options.to_dict())
     if batch_size is not None:
         method.images_per_pass = batch_size
+    return method
+
+
+def suited_method(
+    make: Callable[[MethodOptions], DiffPathV2],
+    options: MethodOptions,
+    value_range: Callable[[], ValueRange | None],
+    detail: Callable[[int], int],
+) -> DiffPathV2:
+    """The method with what its options leave open settled by a look at the pictures.
+
+    Args:
+        make: makes a method of options
+        options: as they were given
+        value_range: looks for what is black and what is white
+        detail: looks for how many crops per side suit a model of a side, 0 for none
+    """
+    if options.value_range is None:
+        options = replace(options, value_range=value_range())
+    method = make(options)
+    if options.detail is None and options.preset != "paper":
+        crops = detail(method.predictor.resolution)
+        if crops:
+            method = make(replace(options, detail=crops))
     return method
 
 

@@ -6,12 +6,10 @@ was interrupted.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +23,10 @@ from ..detection.rules import choose_threshold
 from ..errors import ReferenceSetError
 from ..options import FEATURE_NAMES, MethodOptions, ModelOptions, complete_options
 from .evidence import Evidence
-from .files import file_keys, of_one_file, writing_files
-from .maps import MAPS, MapWriter
+from .files import file_keys, of_one_file, write_arrays, writing_files
+from .maps import MAPS, MapWriter, map_folder
 from .reading import look_for_value_range, suitable_detail
-from .scanning import Progress, Scanner, make_method
+from .scanning import Progress, Scanner, make_method, suited_method
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
@@ -99,7 +97,8 @@ def fit_files(
         paths: of at least 3 pictures
         model, device, dtype, batch_size, num_workers: as in :func:`diffpath.compute_diffpath`
         options, model_options: of the method and the model
-        working: a folder for what is finished; by default it is lost when this is interrupted
+        working: a folder for what is finished, which the caller removes once it has kept the result; by default
+            it is lost when this is interrupted
 
     Yields:
         :class:`Progress`
@@ -107,14 +106,13 @@ def fit_files(
     Raises:
         ReferenceSetError: if fewer than 3 can be read
     """
-    chosen, how = options or MethodOptions(), (model_options or ModelOptions(), device, dtype, batch_size)
-    if chosen.value_range is None:
-        chosen = replace(chosen, value_range=look_for_value_range(paths, num_workers))
-    method = _method(model, chosen, *how)
-    if chosen.detail is None and chosen.preset != "paper":
-        detail = suitable_detail(paths, method.predictor.resolution, num_workers)
-        if detail:
-            method = _method(model, replace(chosen, detail=detail), *how)
+    how = dict(model_options=model_options or ModelOptions(), device=device, dtype=dtype, batch_size=batch_size)
+    method = suited_method(
+        lambda chosen: make_method(model, chosen, **how),  # type: ignore[arg-type]  # of several types
+        options or MethodOptions(),
+        lambda: look_for_value_range(paths, num_workers),
+        lambda side: suitable_detail(paths, side, num_workers),
+    )
     with _working_folder(working) as folder:
         store = _Store(folder, method.provenance)
         yield from _scan(paths, method, store, num_workers, "Reading the reference")
@@ -158,7 +156,8 @@ def score_files(
         rule, level: as in :func:`diffpath.set_diffpath_threshold`
         model: where the reference's model is, if not where it was
         device, batch_size, num_workers: as in :func:`diffpath.compute_diffpath`
-        working: a folder for what is finished; by default it is lost when this is interrupted
+        working: a folder for what is finished, which the caller removes once it has kept the result; by default
+            it is lost when this is interrupted
         maps: a folder for maps, or None for none
 
     Yields:
@@ -224,11 +223,6 @@ def method_of(
     )
 
 
-def _method(model: str, options: MethodOptions, *how: Any) -> DiffPathV2:
-    model_options, device, dtype, batch_size = how
-    return make_method(model, options, model_options, device=device, dtype=dtype, batch_size=batch_size)
-
-
 def _scan(
     paths: Sequence[str], method: DiffPathV2, store: _Store, num_workers: int, label: str
 ) -> Generator[Progress, None, None]:
@@ -241,13 +235,12 @@ def _scan(
 
 @contextmanager
 def _working_folder(folder: Path | None) -> Iterator[Path]:
-    """A folder that is gone when all went well, or in any case where none was given."""
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="diffpath-") as made:
-            yield Path(made)
+    """The folder that is given, or one that is gone afterwards."""
+    if folder is not None:
+        yield folder
         return
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="diffpath-") as made:
+        yield Path(made)
 
 
 class _Store:
@@ -272,6 +265,7 @@ class _Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.evidence = Evidence(folder)
         self._waiting: dict[str, np.ndarray] = {}
+        self._names: dict[str, str] = {}
         self.descriptors = dict(self._read())
 
     def __len__(self) -> int:
@@ -300,32 +294,34 @@ class _Store:
         if self._writer is not None:
             self._writer.wait()
         self.evidence.flush()
-        path = self.folder / f"{uuid.uuid4().hex}.npz"
-        partial = path.with_suffix(".partial")
         paths, rows = list(self._waiting), np.stack(list(self._waiting.values()))
-        with partial.open("wb") as file:
-            np.savez(file, paths=np.array(paths), keys=file_keys(paths), rows=rows, made_by=self._provenance)
-        partial.replace(path)
+        write_arrays(self.folder, paths=np.array(paths), keys=file_keys(paths), rows=rows, made_by=self._provenance)
         self._waiting.clear()
 
     def map_path(self, kind: str, path: str) -> str | None:
         """Where a file's map is."""
         if self._maps is None or path not in self.descriptors:
             return None
-        return str(self._maps / MAPS[kind].folder / f"{self._name(path)}.png")
+        return str(map_folder(self._maps, kind) / f"{self._name(path)}.png")
+
+    def _has_maps(self, path: str) -> bool:
+        folders = [] if self._maps is None else [map_folder(self._maps, kind) for kind in self.kinds]
+        return all((folder / f"{self._name(path)}.png").is_file() for folder in folders)
 
     def _name(self, path: str) -> str:
-        (key,) = file_keys([path])
-        return f"{Path(path).stem[:80]}-{key:016x}"
+        if path not in self._names:  # asks the file system, for each map otherwise
+            (key,) = file_keys([path])
+            self._names[path] = f"{Path(path).stem[:80]}-{key:016x}"
+        return self._names[path]
 
     def _read(self) -> Iterator[tuple[str, np.ndarray]]:
         """What an interrupted call left, of files that are what they were, by the same method."""
+        with_evidence = self.evidence.ids if self._keeps_evidence else None
         for path in self.folder.glob("*.npz"):
             with np.load(path) as stored:
                 if stored["made_by"] != self._provenance:
                     continue
                 paths, same = stored["paths"].tolist(), stored["keys"] == file_keys(stored["paths"].tolist())
-                kept = self.evidence.ids if self._keeps_evidence else set(paths)
                 for name, is_same, row in zip(paths, same, stored["rows"]):
-                    if is_same and name in kept:
+                    if is_same and (with_evidence is None or name in with_evidence) and self._has_maps(name):
                         yield name, row
