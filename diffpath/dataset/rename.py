@@ -20,7 +20,7 @@ from .ownership import moved_path, own_files
 from .patience import undoing, waits_for_database
 from .pending import finishes, settle
 from .record import RunRecord, check_names_free, check_run_key, require_record
-from .schema import is_indexed, move_index, view_names
+from .schema import index_score, is_indexed, view_names
 from .workspaces import rename_workspace
 
 _OPERATION = "rename"
@@ -128,7 +128,6 @@ def _rename(dataset: fo.Dataset, record: RunRecord, renamed: RunRecord, undo: Ex
         both_ways(lambda pairs: move_folder(*pairs[0]), folders)
     indexed = {record.fields["score"], renamed.fields["score"]}
     both_ways(lambda pairs: _rename_fields(dataset, pairs, indexed), fields)
-    both_ways(lambda pairs: move_index(dataset, *pairs[0]), [(record.fields["score"], renamed.fields["score"])])
     for name in [renamed.fields[kind] for kind in MAPS if kind in record.fields and is_moved]:
         both_ways(lambda pairs, name=name: _move_maps(dataset, name, *pairs[0]), folders)  # type: ignore[misc]  # name is bound
     if record.made_color_scheme is not None:
@@ -151,12 +150,16 @@ def _renamed(name: str, run_key: str, new_run_key: str) -> str:
 
 def _rename_fields(dataset: fo.Dataset, pairs: _Pairs, indexed: Collection[str]) -> None:
     present = {old: new for old, new in pairs if dataset.has_sample_field(old)}
+    for old, _ in pairs:
+        # Made again under the new name, which is quicker than to change it image by image
+        if old in indexed and is_indexed(dataset, old):
+            dataset.drop_index(old)
     if present:
-        for name in present.keys() & indexed:  # to be made again, which is quicker than to change it image by image
-            if is_indexed(dataset, name):
-                dataset.drop_index(name)
         dataset.rename_sample_fields(present)
         dataset.reload()  # the field objects keep their old paths, under which they could not be saved
+    for _, new in pairs:
+        if new in indexed:
+            index_score(dataset, new)
 
 
 def _rename_run(dataset: fo.Dataset, old: str, new: str) -> None:

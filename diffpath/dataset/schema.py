@@ -185,13 +185,6 @@ def is_indexed(dataset: fo.Dataset, field: str) -> bool:
     return field in dataset.get_index_information()
 
 
-def move_index(dataset: fo.Dataset, old: str, new: str) -> None:
-    """Lets a renamed field have its index, and its old name none: FiftyOne moves it in two steps."""
-    index_score(dataset, new)
-    if not dataset.has_sample_field(old) and is_indexed(dataset, old):
-        dataset.drop_index(old)
-
-
 def create_field(dataset: fo.Dataset, run_key: str, kind: str) -> str:
     """Declares one more field of a run; returns its name."""
     name = f"{run_key}_{kind}"
