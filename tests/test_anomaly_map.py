@@ -148,15 +148,15 @@ def test_a_run_makes_maps_that_are_clear_where_all_is_usual(dataset):
 
 def test_an_interrupted_run_makes_the_same_maps(dataset, monkeypatch):
     expected = read_maps(dataset, compute_diffpath(dataset, reference="reference", run_key="a", batch_size=8, **FAST))
-    score, calls = DiffPathV2.score_looks, []
+    score, calls = DiffPathV2._score_piece, []
 
-    def until_it_stops(self, looks):
-        calls.append(len(looks))
+    def until_it_stops(self, predictor, piece):
+        calls.append(len(piece.images))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return score(self, looks)
+        return score(self, predictor, piece)
 
-    monkeypatch.setattr(DiffPathV2, "score_looks", until_it_stops)
+    monkeypatch.setattr(DiffPathV2, "_score_piece", until_it_stops)
     with pytest.raises(KeyboardInterrupt):
         compute_diffpath(dataset, reference="reference", run_key="b", batch_size=8, **FAST)
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_a_run_that_is_stopped_at_its_very_end_keeps_what_its_reference_knows_of
     with pytest.raises(KeyboardInterrupt):
         compute_diffpath(dataset, reference="reference", run_key="k", **FAST)
     monkeypatch.undo()
-    monkeypatch.setattr(DiffPathV2, "score_looks", stop)  # nothing is scored again
+    monkeypatch.setattr(DiffPathV2, "_score_piece", stop)  # nothing is scored again
     run = continue_diffpath(dataset, "k", num_workers=2, progress=False)
     assert load_reference(run.reference_path).local is not None and len(read_maps(dataset, run)) == 50
     assert not (Path(run.record.folder) / "evidence").exists()

@@ -301,15 +301,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
     arguments = dict(reference=elsewhere, batch_size=4, progress=False, dtype="float32", zoom=zoom, **FAST)
     plain = compute_diffpath(dataset, run_key="plain", **arguments)
 
-    real, seen = DiffPathV2.score_prepared, []
+    real, seen = DiffPathV2._score_piece, []
 
-    def stop_after_two_batches(self, images):
+    def stop_after_two_batches(self, predictor, piece):
         if len(seen) == 2:
             raise KeyboardInterrupt
-        seen.append(len(images))
-        return real(self, images)
+        seen.append(len(piece.images))
+        return real(self, predictor, piece)
 
-    monkeypatch.setattr(DiffPathV2, "score_prepared", stop_after_two_batches)
+    monkeypatch.setattr(DiffPathV2, "_score_piece", stop_after_two_batches)
     with pytest.raises(KeyboardInterrupt):
         compute_diffpath(dataset, run_key="cut", **arguments)
     assert dataset.count("cut_features") == 8
@@ -317,7 +317,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
 
     counted = []
     monkeypatch.setattr(
-        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "_score_piece", lambda self, on, piece: counted.append(len(piece.images)) or real(self, on, piece)
     )
     run = compute_diffpath(dataset, run_key="cut", **arguments)
     assert sum(counted) == 4 + 8  # the rest of the target, and the reference
@@ -328,11 +328,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(zoom, make_dataset, monkeyp
 def test_an_interrupted_run_is_not_continued_with_other_options(make_dataset, monkeypatch):
     dataset = make_dataset(demo_samples("reference", 6))
 
-    def fail(self, images):
+    def fail(self, predictor, piece):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(DiffPathV2, "score_prepared", fail)
+        patched.setattr(DiffPathV2, "_score_piece", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             compute_diffpath(dataset, progress=False, **FAST)
     with pytest.raises(ValueError, match="other options"):

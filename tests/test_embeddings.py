@@ -191,9 +191,9 @@ def test_a_later_embedding_and_new_images_are_scored_by_an_update_against_the_sa
     dataset.add_samples(demo_samples("clean", 1, skip=20), progress=False)
     add_embeddings(dataset.match(F("kind") == "digits"))
 
-    counted, real = [], DiffPathV2.score_prepared
+    counted, real = [], DiffPathV2._score_piece
     monkeypatch.setattr(
-        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "_score_piece", lambda self, on, piece: counted.append(len(piece.images)) or real(self, on, piece)
     )
     updated = update_diffpath(dataset, "k", num_workers=2, progress=False)
     assert sum(counted) == 5  # the late one has its features already

@@ -278,13 +278,13 @@ def test_a_run_longer_than_the_operator_timeout_is_not_cut(path, dataset, operat
     assert fo.config.operator_timeout < 10  # set by conftest, usually 600 seconds
     package = type(operator).__module__.removesuffix(".operators.scoring")
     plugin = importlib.import_module(f"{package}.method.diffpath_v2")
-    real = plugin.DiffPathV2.score_prepared
+    real = plugin.DiffPathV2._score_piece
 
-    def slow(self, images):
+    def slow(self, predictor, piece):
         time.sleep(2.5 * fo.config.operator_timeout / 9)
-        return real(self, images)
+        return real(self, predictor, piece)
 
-    monkeypatch.setattr(plugin.DiffPathV2, "score_prepared", slow)
+    monkeypatch.setattr(plugin.DiffPathV2, "_score_piece", slow)
     started = time.monotonic()
     if path == "python":
         operator(dataset, batch_size=4, progress=False, **FAST)

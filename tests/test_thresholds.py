@@ -40,10 +40,10 @@ def scored():
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def fail(self, images):
+    def fail(self, predictor, piece):
         raise AssertionError("the network was run")
 
-    monkeypatch.setattr(DiffPathV2, "score_prepared", fail)
+    monkeypatch.setattr(DiffPathV2, "_score_piece", fail)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_only_new_and_failed_images_are_scored_later_and_the_others_keep_their_s
     dataset.add_samples(demo_samples("digits", 5) + demo_samples("clean", 5), progress=False)
     Image.open(demo_samples("clean", 1, skip=9)[0].filepath).save(failed)
 
-    counted, real = [], DiffPathV2.score_prepared
+    counted, real = [], DiffPathV2._score_piece
     monkeypatch.setattr(
-        DiffPathV2, "score_prepared", lambda self, images: counted.append(len(images)) or real(self, images)
+        DiffPathV2, "_score_piece", lambda self, on, piece: counted.append(len(piece.images)) or real(self, on, piece)
     )
     run = update_diffpath(dataset, "diffpath", num_workers=2, progress=False)
     assert sum(counted) == 11

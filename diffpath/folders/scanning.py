@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..folders.reading import read_images
+from ..folders.reading import Read, read_images
 from ..images import Looks
 from ..options import MethodOptions, ModelOptions
 from ..values import ValueRange
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
+_LOOKAHEAD = 8  # batches that may be decoded and waiting
 _Result = TypeVar("_Result")
 
 
@@ -137,37 +139,45 @@ class Scanner:
         """Scores the images of ``{sample id: path}`` into a store; yields :class:`Progress`."""
         if not paths:
             return
-        size = self.method.images_per_pass
-        method = self.method
+        method, flushed = self.method, time.monotonic()
         how = method.options.value_range, method.crop_plan
-        reader = read_images(paths.values(), method.sides, self.num_workers, 4 * size, *how)
-        flushed = time.monotonic()
-        batch: dict[str, Looks] = {}
-        with closing(reader):
+        reader = read_images(paths.values(), method.sides, self.num_workers, _LOOKAHEAD * method.images_per_pass, *how)
+        being_scored: deque[list[str]] = deque()
+        batches = self._batches(zip(paths, reader), store, being_scored)
+        with closing(reader), closing(method.score_batches(batches)) as results:
             try:
-                for sample_id, (image, error) in zip(paths, reader):
-                    self.done += 1
-                    if image is None:
-                        store.add_error(sample_id, error or "the file cannot be read")
-                    else:
-                        batch[sample_id] = image
-                    if len(batch) < size:
-                        continue
-                    self._score(batch, store)
-                    batch.clear()
+                for result in results:
+                    self._add(being_scored.popleft(), result, store)
                     if len(store) >= _FLUSH_IMAGES or time.monotonic() - flushed > _FLUSH_SECONDS:
                         store.flush()
                         flushed = time.monotonic()
                     yield self.progress(label)
-                if batch:
-                    self._score(batch, store)
             finally:
                 store.flush()
         yield self.progress(label)
 
-    def _score(self, batch: Mapping[str, Looks], store: Store) -> None:
-        result = self.method.score_looks(list(batch.values()))
-        for position, sample_id in enumerate(batch):
+    def _batches(
+        self, images: Iterable[tuple[str, Read]], store: Store, being_scored: deque[list[str]]
+    ) -> Iterator[list[Looks]]:
+        """Pictures to be scored together, whose ids are noted; those that cannot be read go to the store."""
+        size, batch = self.method.images_per_pass, dict[str, Looks]()
+        for sample_id, (image, error) in images:
+            if image is None:
+                self.done += 1
+                store.add_error(sample_id, error or "the file cannot be read")
+            else:
+                batch[sample_id] = image
+            if len(batch) == size:
+                being_scored.append(list(batch))
+                yield list(batch.values())
+                batch = {}
+        if batch:
+            being_scored.append(list(batch))
+            yield list(batch.values())
+
+    def _add(self, sample_ids: Sequence[str], result: DiffPathResult, store: Store) -> None:
+        self.done += len(sample_ids)
+        for position, sample_id in enumerate(sample_ids):
             if np.isfinite(result.descriptor[position]).all():
                 store.add(sample_id, result[position])
             else:

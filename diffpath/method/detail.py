@@ -25,10 +25,44 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..images import BLOCK
+from ..models import NoisePredictor
 from .descriptor import DETAIL_BANDS
 
 TIMES = (0.015, 0.06)  # of the schedule, in turn from crop to crop
 _TINY = 1e-8
+
+
+def crop_errors(
+    predictor: NoisePredictor,
+    crops: Float[Tensor, "n k channels height width"],
+    noise: Float[Tensor, "d c h w"],
+    max_evaluations: int | None,
+) -> Float[Tensor, "n kd c h w"]:
+    """The score errors of crops, which are noised at one of ``TIMES`` each, in turn.
+
+    Args:
+        predictor: a :class:`diffpath.models.NoisePredictor`
+        crops: float32 ``(N, K, C, H, W)`` in [−1, 1]
+        noise: ε, float32 ``(D, c, h, w)``
+        max_evaluations: as in :func:`diffpath.method.trajectory.compute_trajectory`
+
+    Returns:
+        e, float32 ``(N, K D, c, h, w)``
+    """
+    counts = *crops.shape[:2], len(noise)
+    clean = predictor.encode(crops.flatten(0, 1), max_evaluations)
+    clean = clean.unflatten(0, counts[:2])[:, :, None].expand(*counts, *clean.shape[1:])
+    rows = torch.tensor([round(time * predictor.num_train_timesteps) for time in TIMES], device=crops.device)
+    timesteps = rows[torch.arange(counts[1], device=crops.device) % len(TIMES)]
+    layout = torch.channels_last
+    noises = noise.expand(clean.shape).flatten(0, 2).contiguous(memory_format=layout)
+    predicted = predictor.predict(
+        clean.flatten(0, 2).contiguous(memory_format=layout),
+        noises,
+        timesteps[:, None].expand(counts).flatten(),
+        max_evaluations=max_evaluations,
+    )
+    return (predicted.noise - noises).unflatten(0, (counts[0], counts[1] * counts[2]))
 
 
 def detail_numbers(score_error: Float[Tensor, "n k c h w"]) -> Float[Tensor, "n detail"]:

@@ -1,9 +1,7 @@
 """DiffPathV2: images in, features and heatmaps out (arXiv 2507.22692)."""
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -20,11 +18,12 @@ from ..models import BUNDLED_MODEL, NoisePredictor, Tiles, load_model
 from ..models.memory import is_out_of_memory, release_memory
 from ..options import MethodOptions, ModelOptions
 from .descriptor import DESCRIPTOR, LOCAL_KINDS, LOCAL_STRIDE, PARTS, join_parts
-from .detail import TIMES, detail_numbers
+from .detail import crop_errors, detail_numbers
 from .features import error_maps, heatmaps, path_statistics, six_features
 from .local import GROUPS, local_evidence
 from .ssim import HEATMAP_C, STANDARD_C, LocalMoments
 from .trajectory import compute_trajectory, noise_bank, spaced_timesteps
+from .workers import run_side_by_side
 
 HEATMAP_WINDOW = 7  # pixels, of a uniform window
 
@@ -32,7 +31,7 @@ Device: TypeAlias = str | torch.device | None
 
 # Noisy 32×32 images per forward pass of a network with 32 channels at full resolution: large
 # enough to fill the device, small enough for its memory and caches; scaled by both
-_MAX_EVALUATIONS = {"cpu": 160, "mps": 320, "cuda": 2560}
+_MAX_EVALUATIONS = {"cpu": 80, "mps": 320, "cuda": 2560}
 # Of these, in one forward pass: few enough for a single image, which costs as much as a pass
 _PASSES = {"cpu": 4, "mps": 2, "cuda": 2}
 
@@ -89,6 +88,24 @@ class DiffPathResult:
 
 Prepared: TypeAlias = UInt8[np.ndarray, "n side side 3"]
 Crops: TypeAlias = UInt8[np.ndarray, "n k s s 3"]
+
+
+class _Piece(NamedTuple):
+    """Some images that a worker scores together: squares and, with ``detail``, crops."""
+
+    images: Prepared
+    crops: Crops | None
+
+    @classmethod
+    def of(cls, looks: Sequence[Looks]) -> "_Piece":
+        crops = [each.crops for each in looks if each.crops is not None]
+        return cls(np.stack([each.whole for each in looks]), np.stack(crops) if crops else None)
+
+    def split(self, count: int) -> "Iterator[_Piece]":
+        """The same in pieces of so many images."""
+        for first in range(0, len(self.images), count):
+            part = slice(first, first + count)
+            yield _Piece(self.images[part], None if self.crops is None else self.crops[part])
 
 
 class _View(NamedTuple):
@@ -202,15 +219,14 @@ class DiffPathV2:
 
     @property
     def images_per_pass(self) -> int:
-        """How many images are scored together."""
-        return self._images_at_once(self.max_evaluations) * len(self.predictors)
+        """How many images a worker scores together: there is one for each device, several on a CPU."""
+        return self._images_at_once(self.max_evaluations)
 
     @images_per_pass.setter
     def images_per_pass(self, images: int) -> None:
         if images < 1:
             raise ValueError(f"batch_size must be at least 1, got {images}")
-        per_device = math.ceil(images / len(self.predictors))
-        self.max_evaluations = per_device * self._passes_per_image
+        self.max_evaluations = images * self._passes_per_image
 
     @property
     def _passes_per_image(self) -> int:
@@ -219,7 +235,7 @@ class DiffPathV2:
         return self.options.num_noise_draws * passes
 
     def _images_at_once(self, max_evaluations: int) -> int:
-        """How many images a device scores together."""
+        """How many images so many evaluations are enough for."""
         return max(1, max_evaluations // self._passes_per_image)
 
     @property
@@ -248,19 +264,16 @@ class DiffPathV2:
             ImageError: if an image's shape, type or value range is not supported; the
                 message names its position
         """
-        single = iter(split_images(images))
-        results: list[DiffPathResult] = []
-        done = 0
-        while chunk := list(islice(single, self.images_per_pass)):
-            results.append(self.score_looks([self._prepare(x, done + i) for i, x in enumerate(chunk)]))
-            done += len(chunk)
+        looks = (self._prepare(image, position) for position, image in enumerate(split_images(images)))
+        results = list(self.score_batches(iter(lambda: list(islice(looks, self.images_per_pass)), [])))
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
-    def score_looks(self, looks: Sequence[Looks]) -> DiffPathResult:
-        """:meth:`score_prepared` of what readers of files hand over one by one."""
-        whole = np.stack([each.whole for each in looks])
-        crops = [each.crops for each in looks if each.crops is not None]
-        return self.score_prepared(whole, np.stack(crops)) if crops else self.score_prepared(whole)
+    def score_batches(self, batches: Iterable[Sequence[Looks]]) -> Generator[DiffPathResult, None, None]:
+        """:meth:`score_prepared` of what readers of files hand over batch by batch, none of them empty.
+
+        The next batches are taken, and scored, while one's result is used.
+        """
+        return run_side_by_side(self.predictors, self._score_piece, map(_Piece.of, batches))
 
     def score_prepared(self, images: np.ndarray, crops: np.ndarray | None = None) -> DiffPathResult:
         """Does the same with images that are resized already, as readers of files hand them over.
@@ -290,16 +303,8 @@ class DiffPathV2:
         if (None if crops is None else crops.shape) != wanted:
             shape = None if crops is None else crops.shape
             raise ImageError(f"crops must be of shape {wanted}, got {shape}; score_images takes whole images")
-        results: list[DiffPathResult] = []
-        everything = np.arange(len(images))
-        with ThreadPoolExecutor(len(self.predictors)) as pool:
-            # One device works in the caller's thread, whose settings of torch are the caller's
-            on_devices = pool.map if len(self.predictors) > 1 else map
-            while len(everything):
-                chunk, everything = np.split(everything, [self.images_per_pass])
-                shares = np.array_split(chunk, min(len(self.predictors), len(chunk)))
-                of_shares = [images[share] for share in shares], [_part(crops, share) for share in shares]
-                results += on_devices(self._score_share, self.predictors, *of_shares)
+        pieces = _Piece(images, crops).split(self.images_per_pass)
+        results = list(run_side_by_side(self.predictors, self._score_piece, pieces))
         return DiffPathResult.concatenate(results) if results else self._empty_result()
 
     def _prepare(self, image: AnyImage, position: int) -> Looks:
@@ -308,15 +313,14 @@ class DiffPathV2:
         except ValueError as error:
             raise type(error)(f"image {position}: {error}") from error
 
-    def _score_share(self, predictor: NoisePredictor, images: Prepared, crops: Crops | None) -> DiffPathResult:
-        """Scores one device's images, in smaller and smaller parts until they fit into its memory."""
+    def _score_piece(self, predictor: NoisePredictor, piece: _Piece) -> DiffPathResult:
+        """Scores a worker's images, in smaller and smaller parts until they fit into its device's memory."""
         while True:
             tried, count = self._most_evaluations(), self._images_at_once(self.max_evaluations)
             try:
-                parts = np.split(np.arange(len(images)), range(count, len(images), count))
-                chunks = [(images[part], _part(crops, part)) for part in parts]
                 size = self.evaluations_per_pass
-                return DiffPathResult.concatenate([self._score_chunk(predictor, *chunk, size) for chunk in chunks])
+                parts = [self._score_chunk(predictor, part, size) for part in piece.split(count)]
+                return DiffPathResult.concatenate(parts)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -334,33 +338,25 @@ class DiffPathV2:
         return max(self.max_evaluations, self.evaluations_per_pass)
 
     @torch.inference_mode()
-    def _score_chunk(
-        self, predictor: NoisePredictor, images: Prepared, crops: Crops | None, max_evaluations: int
-    ) -> DiffPathResult:
+    def _score_chunk(self, predictor: NoisePredictor, piece: _Piece, max_evaluations: int) -> DiffPathResult:
         whole, *larger = (
-            self._see(predictor, _resized(images, view.side), view, max_evaluations) for view in self.views
+            self._see(predictor, _resized(piece.images, view.side), view, max_evaluations) for view in self.views
         )
         for seen in larger:
             maps = {"heatmaps": seen.heatmaps, "error_maps": seen.error_maps, "local": seen.local}
             whole = replace(whole, zoomed=seen.descriptor, **maps)
-        if crops is not None:
-            whole = replace(whole, detail=self._see_detail(predictor, crops, max_evaluations))
+        if piece.crops is not None:
+            whole = replace(whole, detail=self._see_detail(predictor, piece.crops, max_evaluations))
         return replace(whole, descriptor=join_parts(vars(whole), self.options))
 
     def _see_detail(
         self, predictor: NoisePredictor, crops: Crops, max_evaluations: int
     ) -> Float32[np.ndarray, "n detail"]:
         """The numbers of the detail look, of crops uint8 ``(N, K, s, s, 3)``."""
-        noise = self.detail_noise.to(predictor.device)
-        errors = []
-        for first, time in enumerate(TIMES[: crops.shape[1]]):  # in turn, from crop to crop
-            part = crops[:, first :: len(TIMES)]
-            pixels = torch.from_numpy(np.require(part.reshape(-1, *part.shape[2:]), requirements=["C", "W"]))
-            clean = self._to_network_scale(pixels.to(predictor.device))
-            timestep = torch.tensor([round(time * predictor.num_train_timesteps)], device=predictor.device)
-            path = compute_trajectory(predictor, clean, timestep, noise, max_evaluations)
-            errors.append(path.score_error[:, :, 0].unflatten(0, part.shape[:2]).flatten(1, 2))  # n k·d c h w
-        return detail_numbers(torch.cat(errors, dim=1)).cpu().numpy()
+        pixels = torch.from_numpy(np.require(crops.reshape(-1, *crops.shape[2:]), requirements=["C", "W"]))
+        clean = self._to_network_scale(pixels.to(predictor.device)).unflatten(0, crops.shape[:2])
+        errors = crop_errors(predictor, clean, self.detail_noise.to(predictor.device), max_evaluations)
+        return detail_numbers(errors).cpu().numpy()
 
     def _see(self, predictor: NoisePredictor, images: Prepared, view: _View, max_evaluations: int) -> DiffPathResult:
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
@@ -416,7 +412,7 @@ class DiffPathV2:
         return maps if factor == 1 else avg_pool2d(maps.flatten(0, 1), factor).unflatten(0, maps.shape[:2])
 
     def _default_max_evaluations(self) -> int:
-        small_images = _MAX_EVALUATIONS.get(self.predictor.device.type, 160)
+        small_images = _MAX_EVALUATIONS.get(self.predictor.device.type, 80)
         view = self.views[0]
         side = view.tiles.tile if view.tiles else view.side // self.predictor.space.factor
         return max(1, small_images * 32**3 // (side**2 * max(self.predictor.width, 32)))
@@ -483,10 +479,6 @@ class DiffPathV2:
             error_maps=np.zeros((0, *self.views[-1].noise.shape[-2:]), np.float32),
             local=np.zeros((0, LOCAL_KINDS * min(GROUPS, len(self.timesteps)), places, places), np.float16),
         )
-
-
-def _part(crops: np.ndarray | None, indices: np.ndarray) -> np.ndarray | None:
-    return None if crops is None else crops[indices]
 
 
 def _resized(images: Prepared, side: int) -> UInt8[np.ndarray, "n {side} {side} 3"]:

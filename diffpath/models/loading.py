@@ -204,6 +204,7 @@ def _load(
         name=folder.name,
         revision=folder.revision,
         fingerprint=folder.fingerprint(given),
+        concurrent=not compile,  # compiled code has its number of threads built in
     )
     if not compile:
         _try_out(predictor, network)

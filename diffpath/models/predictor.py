@@ -51,6 +51,7 @@ class NoisePredictor:
         name: what the user called the model
         revision: the hub commit that it was loaded from, or None
         fingerprint: a hash of weights and configuration
+        concurrent: whether several threads may ask the network at the same time
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class NoisePredictor:
         name: str = "custom",
         revision: str | None = None,
         fingerprint: str = "",
+        concurrent: bool = False,
     ) -> None:
         self.network = network
         self.device = torch.device(device)
@@ -85,6 +87,7 @@ class NoisePredictor:
         self.name = name
         self.revision = revision
         self.fingerprint = fingerprint
+        self.concurrent = concurrent
 
     @property
     def num_train_timesteps(self) -> int:
