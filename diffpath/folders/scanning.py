@@ -1,19 +1,16 @@
-"""Feeds images of files to the method and results to a store, a chunk at a time."""
+"""Loads methods, feeds images of files to them and results to a store, a chunk at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
-
-from ..folders.reading import read_images
-from ..images import Looks
-from ..options import MethodOptions, ModelOptions
+from ..options import MethodOptions, ModelOptions, complete_options
 from ..values import ValueRange
+from .engines import Engine, Outcomes
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
@@ -25,7 +22,14 @@ _Result = TypeVar("_Result")
 
 
 class Store(Protocol):
-    """Takes results one by one and writes them when it is told to; its length is what waits."""
+    """Takes results one by one and writes them when it is told to; its length is what waits.
+
+    Attributes:
+        wanted: what it keeps of ``BULKY``
+    """
+
+    @property
+    def wanted(self) -> Collection[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -85,6 +89,30 @@ def make_method(
     return method
 
 
+def method_of(
+    provenance: Mapping[str, Any], *, model: str | None = None, device: str | None = None, batch_size: int | None = None
+) -> DiffPathV2:
+    """The method that made something once more.
+
+    Args:
+        provenance: what made it, as ``DiffPathV2.provenance``
+        model: where its model is, if not where it was
+        device, batch_size: as in :func:`diffpath.compute_diffpath`
+    """
+    model_options = dict(provenance.get("model_options") or {})
+    if model is not None:
+        model_options.pop("revision", None)  # of the place where the model was
+    options = MethodOptions(**complete_options(provenance["options"]))
+    return make_method(
+        model or provenance["model"],
+        options,
+        ModelOptions.from_dict(model_options),
+        device=device,
+        dtype=provenance["dtype"],
+        batch_size=batch_size,
+    )
+
+
 def suited_method(
     make: Callable[[MethodOptions], DiffPathV2],
     options: MethodOptions,
@@ -114,15 +142,15 @@ class Scanner:
 
     Args:
         method: a :class:`diffpath.DiffPathV2`
-        num_workers: threads that decode images
+        engine: reads and scores with it, here or elsewhere
         total: how many images there will be
 
     Attributes:
         done: how many are scored, or found to be unreadable
     """
 
-    def __init__(self, method: DiffPathV2, num_workers: int, total: int) -> None:
-        self.method, self.num_workers, self.total = method, num_workers, total
+    def __init__(self, method: DiffPathV2, engine: Engine, total: int) -> None:
+        self.method, self.engine, self.total = method, engine, total
         self.done, self._started = 0, time.monotonic()
 
     @property
@@ -137,38 +165,24 @@ class Scanner:
         """Scores the images of ``{sample id: path}`` into a store; yields :class:`Progress`."""
         if not paths:
             return
-        size = self.method.images_per_pass
-        method = self.method
-        how = method.options.value_range, method.crop_plan
-        reader = read_images(paths.values(), method.sides, self.num_workers, 4 * size, *how)
         flushed = time.monotonic()
-        batch: dict[str, Looks] = {}
-        with closing(reader):
+        with closing(self.engine.score(self.method, paths, store.wanted)) as found:
             try:
-                for sample_id, (image, error) in zip(paths, reader):
-                    self.done += 1
-                    if image is None:
-                        store.add_error(sample_id, error or "the file cannot be read")
-                    else:
-                        batch[sample_id] = image
-                    if len(batch) < size:
-                        continue
-                    self._score(batch, store)
-                    batch.clear()
+                for outcomes in found:
+                    _add(outcomes, store)
+                    self.done += len(outcomes)
                     if len(store) >= _FLUSH_IMAGES or time.monotonic() - flushed > _FLUSH_SECONDS:
                         store.flush()
                         flushed = time.monotonic()
                     yield self.progress(label)
-                if batch:
-                    self._score(batch, store)
             finally:
                 store.flush()
         yield self.progress(label)
 
-    def _score(self, batch: Mapping[str, Looks], store: Store) -> None:
-        result = self.method.score_looks(list(batch.values()))
-        for position, sample_id in enumerate(batch):
-            if np.isfinite(result.descriptor[position]).all():
-                store.add(sample_id, result[position])
-            else:
-                store.add_error(sample_id, "the model gave features that are not finite; try dtype='float32'")
+
+def _add(outcomes: Outcomes, store: Store) -> None:
+    for sample_id, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            store.add_error(sample_id, outcome)
+        else:
+            store.add(sample_id, outcome)
