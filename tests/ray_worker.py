@@ -3,14 +3,31 @@
 import os
 import resource
 import signal
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 
 def misbehave():
-    """Runs in each of a cluster's processes when it begins, and lets the reading of pictures fail there."""
-    from diffpath.folders import reading
+    """Runs in each of a cluster's processes when it begins; those that read pictures will fail at some."""
+    sys.meta_path.insert(0, _Finder())
 
+
+class _Finder:
+    """Changes the module that reads pictures when it is imported, as most processes never do."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "diffpath.folders.reading":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        execute = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (execute(module), _change(module))
+        return spec
+
+
+def _change(reading):
     load = reading.load_looks
 
     def load_looks(path, *how):

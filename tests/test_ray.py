@@ -252,12 +252,28 @@ def test_a_worker_that_has_another_model_says_so(scorer, pictures):
     assert "on machine" in found(gone, pictures[:1]) and "/no/such/folder" in found(gone, pictures[:1])
 
 
+ALL = float("inf")  # of actors that take no GPU
+
+
 @pytest.mark.parametrize(
-    "cpus, number, threads, each",
-    [((8, 8), 3, 8, 4), ((8, 8), 2, 8, 8), ((8, 8), 16, 4, 1), ((2,), 4, 2, 0.5), ((64,), 4, 2, 2), ((0,), 1, 4, 0)],
+    "machines, number, threads, each",
+    [
+        ([(8, ALL), (8, ALL)], 3, 8, 4),
+        ([(8, ALL), (8, ALL)], 2, 8, 8),
+        ([(8, ALL), (8, ALL)], 16, 4, 1),
+        ([(2, ALL)], 4, 2, 0.5),
+        ([(64, ALL)], 4, 2, 2),
+        ([(0, ALL)], 1, 4, 0),
+        ([(8, 8), (64, 0)], 8, 8, 1),
+    ],
 )
-def test_actors_take_no_more_cpus_than_leave_room_for_all_of_them(cpus, number, threads, each):
-    assert ray_engine._cpus_per_actor(cpus, number, threads) == each
+def test_actors_take_no_more_cpus_than_leave_room_for_all_of_them(machines, number, threads, each):
+    assert ray_engine._cpus_per_actor(machines, number, threads) == each
+
+
+def test_without_a_number_there_are_as_many_actors_as_there_is_room_for():
+    assert ray_engine._most_actors([(8, ALL), (6, ALL)], 4) == 3
+    assert ray_engine._most_actors([(8, 2.5), (64, 0)], 0) == 2
 
 
 def test_what_cannot_be_an_engine_is_refused_in_one_sentence(make_dataset, capsys):

@@ -13,15 +13,14 @@ import os
 import pickle
 import platform
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 
 from ..errors import ModelError
 from ..images import DOES_NOT_FIT
@@ -110,6 +109,7 @@ class Scorer:
 
     def __call__(self, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         import ray
+        import torch
 
         torch.set_num_threads(self._recipe.threads)
         try:
@@ -210,20 +210,24 @@ class OnRay:
 
     def _recipe(self, method: DiffPathV2, wanted: Collection[str]) -> _Recipe:
         how: dict[str, Any] = dict(device=self.device, batch_size=self.batch_size, num_workers=self.num_workers)
+        import torch
+
         threads, folder = torch.get_num_threads(), str(Path.cwd())
         return _Recipe(method.provenance, **how, threads=threads, folder=folder, wanted=frozenset(wanted))
 
     def _pool(self, ray: Any, threads: int) -> _Pool:
         """As many actors as are asked for, or as there is room for, and what each takes."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
-        per_actor = self.engine.gpus_per_actor
-        if per_actor is None:
-            per_actor = 1.0 if sum(gpus) and self.device != "cpu" else 0.0
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = self.engine.gpus_per_actor
+        if gpus is None:
+            gpus = 1.0 if self.device != "cpu" and any("GPU" in machine for machine in machines) else 0.0
+        rooms = [
+            (machine.get("CPU", 0.0), machine.get("GPU", 0.0) / gpus if gpus else math.inf) for machine in machines
+        ]
         number = self.engine.num_actors
         if number is None:
-            number = max(1, int(sum(n // per_actor for n in gpus) if per_actor else sum(n // threads for n in cpus)))
-        return _Pool(number, _cpus_per_actor(cpus, number, threads), per_actor)
+            number = max(1, _most_actors(rooms, 0 if gpus else threads))
+        return _Pool(number, _cpus_per_actor(rooms, number, threads), gpus)
 
 
 @dataclass(frozen=True)
@@ -233,13 +237,21 @@ class _Pool:
     gpus: float
 
 
-def _cpus_per_actor(cpus: Iterable[float], number: int, most: int) -> float:
-    """How many CPUs each of a number of actors can have on machines of so many; a part of one where they are few."""
-    cpus = list(cpus)
-    for each in range(most, 0, -1):
-        if sum(n // each for n in cpus) >= number:
-            return each
-    return 1 / math.ceil(number / sum(cpus)) if sum(cpus) else 0.0
+_Rooms: TypeAlias = Sequence[tuple[float, float]]  # of each machine: its CPUs, and for how many actors it has GPUs
+
+
+def _most_actors(rooms: _Rooms, cpus: float) -> int:
+    """How many actors of so many CPUs there is room for."""
+    return sum(int(min(n / cpus if cpus else math.inf, places)) for n, places in rooms)
+
+
+def _cpus_per_actor(rooms: _Rooms, number: int, most: int) -> float:
+    """How many CPUs each of a number of actors can have; a part of one where they are few."""
+    for cpus in range(most, 0, -1):
+        if _most_actors(rooms, cpus) >= number:
+            return cpus
+    cpus_of_all = sum(n for n, places in rooms if places >= 1)
+    return 1 / math.ceil(number / cpus_of_all) if cpus_of_all else 0.0
 
 
 def _run(ray: Any, pool: _Pool, recipe: _Recipe, parts: list[dict[str, str]], *, is_first: bool) -> Iterator[Any]:
