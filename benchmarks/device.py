@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
+from benchmarks.looks import score_looks
 from diffpath import DiffPathV2
 from diffpath.training.crops import SUFFIXES
 
@@ -96,8 +97,8 @@ def measure(device, pictures, times):
     for name, options in {**CONFIGURATIONS, "float32": {"dtype": "float32"}}.items():
         method = DiffPathV2(device=device, **options)
         looks = [method._prepare(picture, 0) for picture in pictures] * times
-        method.score_looks(looks[: len(pictures)])
-        speed = len(looks) / seconds(device, lambda method=method, looks=looks: method.score_looks(looks))
+        score_looks(method, looks[: len(pictures)])
+        speed = len(looks) / seconds(device, lambda method=method, looks=looks: score_looks(method, looks))
         noisy = torch.randn(method.max_evaluations, 3, method.resolution, method.resolution, device=device)
         timesteps = torch.full((len(noisy),), 500, device=device)
 

@@ -49,8 +49,14 @@ def score(method, files):
     """Seconds from the files to their scores' numbers."""
     started = time.perf_counter()
     value_range = method.options.value_range
-    method.score_looks([load_looks(file, method.sides, value_range, method.crop_plan) for file in files])
+    score_looks(method, [load_looks(file, method.sides, value_range, method.crop_plan) for file in files])
     return time.perf_counter() - started
+
+
+def score_looks(method, looks):
+    """Scores pictures that are prepared one by one."""
+    whole = np.stack([each.whole for each in looks])
+    return method.score_prepared(whole, None if method.crop_plan is None else np.stack([each.crops for each in looks]))
 
 
 if __name__ == "__main__":

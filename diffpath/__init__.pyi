@@ -17,6 +17,7 @@ from .detection.detector import AnomalyDetector
 from .detection.fusion import FusedDetector
 from .detection.reference import Reference, load_reference
 from .errors import ImageError, ModelError, ReferenceSetError
+from .folders.engines import RayEngine
 from .method.diffpath_v2 import DiffPathResult, DiffPathV2
 from .models import load_model
 from .options import MethodOptions
@@ -30,6 +31,7 @@ __all__ = [
     "ImageError",
     "MethodOptions",
     "ModelError",
+    "RayEngine",
     "Reference",
     "ReferenceSetError",
     "compute_diffpath",

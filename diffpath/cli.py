@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from . import __version__
+from .folders.engines import LOCAL, EngineLike, RayEngine
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,36 @@ def _train() -> Callable[..., None]:
     return train
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where pictures are scored.
+
+    Attributes:
+        engine: local, or ray: the actors of a Ray cluster
+        address: of the cluster, such as auto; by default the one that runs here, or a new one
+        num_actors: processes that score; by default as many as there is room for
+        gpus_per_actor: by default 1 where there are some
+    """
+
+    engine: str = LOCAL
+    address: str | None = None
+    num_actors: int | None = None
+    gpus_per_actor: float | None = None
+
+    @property
+    def chosen(self) -> EngineLike:
+        """As :func:`diffpath.compute_diffpath` takes it."""
+        of_ray = (self.address, self.num_actors, self.gpus_per_actor)
+        if self.engine == "ray":
+            return RayEngine(*of_ray)
+        if of_ray != (None, None, None):
+            raise ValueError("--address, --num-actors and --gpus-per-actor are Ray's; add --engine ray")
+        return self.engine
+
+
+_HERE = Where()
+
+
 def _fit() -> Callable[..., None]:
     from .folders.command import fit as fit_pictures
     from .options import MethodOptions
@@ -102,6 +133,7 @@ def _fit() -> Callable[..., None]:
         dtype: str | None = None,
         batch_size: int | None = None,
         num_workers: int = 4,
+        where: Annotated[Where, OmitArgPrefixes] = _HERE,
     ) -> None:
         """Fits a reference on pictures that are as they should be.
 
@@ -114,8 +146,9 @@ def _fit() -> Callable[..., None]:
             dtype: float32, bfloat16 or float16
             batch_size: images that are scored together
             num_workers: threads that decode
+            where: here or elsewhere
         """
-        how = dict(device=device, dtype=dtype, batch_size=batch_size, num_workers=num_workers)
+        how = dict(device=device, dtype=dtype, batch_size=batch_size, num_workers=num_workers, engine=where.chosen)
         fit_pictures(pictures, output, model, MethodOptions(**asdict(options)), **how)
 
     return fit
@@ -137,6 +170,7 @@ def _score() -> Callable[..., int]:
         device: str | None = None,
         batch_size: int | None = None,
         num_workers: int = 4,
+        where: Annotated[Where, OmitArgPrefixes] = _HERE,
     ) -> int:
         """Scores pictures by a reference; without a file to write it prints those that are flagged.
 
@@ -153,6 +187,7 @@ def _score() -> Callable[..., int]:
             device: a torch device, or several with commas
             batch_size: images that are scored together
             num_workers: threads that decode
+            where: here or elsewhere
         """
         return score_pictures(
             pictures,
@@ -167,6 +202,7 @@ def _score() -> Callable[..., int]:
             device=device,
             batch_size=batch_size,
             num_workers=num_workers,
+            engine=where.chosen,
         )
 
     return score

@@ -33,6 +33,7 @@ from .values import ValueRange, to_uint8
 
 # Recorded with every reference; changed whenever the same file would give other pixels
 PREPROCESSING = "upright RGB, bicubic square, 2"
+DOES_NOT_FIT = "does not fit in memory; downscale it"  # the end of that sentence
 CHANNEL_COUNTS = (1, 2, 3, 4)
 
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -227,7 +228,7 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -
             raise ImageError(f"{path} is {kind.name}, which Pillow does not read; {kind.way_out}") from error
         raise ImageError(f"{path} is not an image that Pillow can identify; replace or remove the file") from error
     except MemoryError as error:
-        raise ImageError(f"{path} does not fit in memory; downscale it") from error
+        raise ImageError(f"{path} {DOES_NOT_FIT}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ImageError(
             f"{path} cannot be decoded: {error or type(error).__name__}; replace or remove the file"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, check_rule
+from ..folders.engines import LOCAL, EngineLike, RayEngine, check_engine
 from ..options import MethodOptions, ModelOptions, unknown_name
 from .internals import Samples, dataset_id, dump_view, find_dataset, is_collection, load_view, root_dataset
 from .record import check_run_key
@@ -64,6 +65,9 @@ class ScoringRequest:
             than 1 in 1,000, or a probability in [0.0001, 0.05] in its place; None for no boxes
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
+        engine: ``"local"``, this process; or ``"ray"``, the actors of a Ray cluster, with
+            :class:`diffpath.RayEngine` for its address and how many there are. The numbers are the
+            same on machines of one kind
         device: a torch device; by default CUDA, then MPS, then the CPU. Several, as a list
             or separated by commas, share the images
         dtype: the network's autocast type; by default the fastest that the device computes well
@@ -86,6 +90,7 @@ class ScoringRequest:
     regions: float | None = None
     batch_size: int | None = None
     num_workers: int = 4
+    engine: EngineLike = LOCAL
     device: str | None = None
     dtype: str | None = None
     model_options: ModelOptions = field(default_factory=ModelOptions)
@@ -100,6 +105,7 @@ class ScoringRequest:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {self.num_workers}")
+        check_engine(self.engine, self.model)
 
     @classmethod
     def of(cls, samples: Samples, **arguments: Any) -> ScoringRequest:
@@ -124,6 +130,8 @@ class ScoringRequest:
         own["model_options"] = ModelOptions.from_dict(own.get("model_options") or {})
         if isinstance(own.get("model"), str | PathLike):
             own["model"] = _absolute(own["model"])
+        if isinstance(own.get("engine"), Mapping):
+            own["engine"] = RayEngine(**own["engine"])
         if isinstance(own.get("regions"), bool):
             own["regions"] = DEFAULT_PROBABILITY if own["regions"] else None
         for name in ("device", "dtype"):
@@ -149,6 +157,7 @@ class ScoringRequest:
                 "stages": dump_view(self.samples),
             },
             "reference": describe_reference(self.reference),
+            "engine": asdict(self.engine) if isinstance(self.engine, RayEngine) else self.engine,
             "model_options": self.model_options.to_dict(),
             "options": self.options.to_dict(),
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 import fiftyone as fo
 
+from ..folders.engines import LOCAL, EngineLike
 from ..folders.scanning import Progress
 from .heartbeat import check_idle
 from .internals import Samples, load_view, root_dataset
@@ -30,6 +31,7 @@ def continue_diffpath(
     reference: ReferenceLike = None,
     batch_size: int | None = None,
     num_workers: int = 4,
+    engine: EngineLike = LOCAL,
     device: str | None = None,
     progress: bool | Callable[[fo.ProgressBar], None] | None = None,
 ) -> DiffPathRun:
@@ -44,7 +46,7 @@ def continue_diffpath(
         run_key: the run's key
         folder: where the run's files are now, if they were moved: they are copied from there
         reference: the run's reference, where it cannot be found again by itself
-        batch_size, num_workers, device, progress: as in :func:`compute_diffpath`
+        batch_size, num_workers, engine, device, progress: as in :func:`compute_diffpath`
 
     Returns:
         the :class:`DiffPathRun`
@@ -53,9 +55,9 @@ def continue_diffpath(
         ValueError: if there is no such run of that key, or its images or reference
             cannot be found again
     """
-    how: dict[str, Any] = {"folder": folder, "reference": reference}
-    steps = iterate_continue(dataset, run_key, **how, batch_size=batch_size, num_workers=num_workers, device=device)
-    return show_progress(steps, progress)
+    found: dict[str, Any] = {"folder": folder, "reference": reference}
+    how: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "engine": engine, "device": device}
+    return show_progress(iterate_continue(dataset, run_key, **found, **how), progress)
 
 
 def iterate_continue(

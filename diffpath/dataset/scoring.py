@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
+from ..folders.engines import make_engine
 from ..folders.evidence import Evidence
 from ..folders.files import file_keys, remove_if_empty
 from ..folders.scanning import Progress, Scanner, make_method, suited_method
@@ -117,6 +118,13 @@ class _Scoring:
     def __init__(self, request: ScoringRequest) -> None:
         self.started = time.monotonic()
         self.request, self.dataset = request, root_dataset(request.samples)
+        self.engine = make_engine(
+            request.engine,
+            request.model,
+            num_workers=request.num_workers,
+            device=request.device,
+            batch_size=request.batch_size,
+        )
         self.source = resolve_reference(self.dataset, request.samples, request.reference, request.groups)
         # Read now: a view over the scores of a run that is overwritten is empty afterwards
         self.target: dict[str, str] = dict(zip(*request.samples.values(["id", "filepath"])))
@@ -183,7 +191,7 @@ class _Scoring:
         pending = {i: path for i, path in target.items() if i not in store.descriptors}
         known = {*target, *self.shared, *archive.descriptors}
         outside = {i: path for i, path in outside.items() if i not in known}
-        scanner = Scanner(self.method, self.request.num_workers, total=len(pending) + len(outside))
+        scanner = Scanner(self.method, self.engine, total=len(pending) + len(outside))
         yield scanner.progress("Scoring images")
         yield from scanner.run(pending, store, "Scoring images")
         yield from scanner.run(outside, archive, "Reading the reference")

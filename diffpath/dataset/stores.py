@@ -44,6 +44,11 @@ class FieldStore:
     def __len__(self) -> int:
         return len(self._waiting["error"])
 
+    @property
+    def wanted(self) -> set[str]:
+        sources = {source for source in self._maps.values() if source}
+        return sources | {"local"} if self._anomaly_map else sources
+
     def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = result.descriptor
         for kind in self._parts:
@@ -119,6 +124,10 @@ class ReferenceArchive:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def wanted(self) -> set[str]:
+        return set() if self._evidence is None else {"local"}
 
     def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = result.descriptor

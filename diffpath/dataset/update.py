@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any
 
 import fiftyone as fo
 from fiftyone import ViewField as F
 
-from ..folders.scanning import Progress, Scanner
-from ..folders.scoring import method_of
+from ..folders.engines import LOCAL, EngineLike, make_engine
+from ..folders.scanning import Progress, Scanner, method_of
 from .embeddings import Embeddings, NoEmbeddings
 from .evidence import write_anomaly_maps
 from .heartbeat import check_idle, claim, with_heartbeat
@@ -35,6 +36,7 @@ def update_diffpath(
     model: str | None = None,
     batch_size: int | None = None,
     num_workers: int = 4,
+    engine: EngineLike = LOCAL,
     device: str | None = None,
     progress: bool | Callable[[fo.ProgressBar], None] | None = None,
 ) -> DiffPathRun:
@@ -49,6 +51,7 @@ def update_diffpath(
         model: where the run's model is now, if it has been moved
         batch_size: images per forward pass; None for a default by device
         num_workers: threads that decode images
+        engine: as in :func:`compute_diffpath`
         device: a torch device; by default CUDA, then MPS, then the CPU
         progress: whether to show a progress bar, a function of a FiftyOne progress bar,
             or None for FiftyOne's default
@@ -59,8 +62,8 @@ def update_diffpath(
     Raises:
         ValueError: if there is no such finished run, or its model is no longer the same
     """
-    steps = iterate_update(samples, run_key, model=model, batch_size=batch_size, num_workers=num_workers, device=device)
-    return show_progress(steps, progress)
+    how: dict[str, Any] = dict(batch_size=batch_size, num_workers=num_workers, engine=engine, device=device)
+    return show_progress(iterate_update(samples, run_key, model=model, **how), progress)
 
 
 def iterate_update(
@@ -70,6 +73,7 @@ def iterate_update(
     model: str | None = None,
     batch_size: int | None = None,
     num_workers: int = 4,
+    engine: EngineLike = LOCAL,
     device: str | None = None,
 ) -> Generator[Progress, None, DiffPathRun]:
     """:func:`update_diffpath` as a generator of progress that returns the run."""
@@ -80,6 +84,7 @@ def iterate_update(
     check_idle(record)
     record.check_map_scales()
     provenance = record.provenance
+    where = make_engine(engine, model, num_workers=num_workers, device=device, batch_size=batch_size)
     method = method_of(provenance, model=model, device=device, batch_size=batch_size)
     with writing(dataset, f"updating run {run_key!r}"):
         record = finished_record(dataset, run_key)
@@ -101,7 +106,7 @@ def iterate_update(
     def steps() -> Generator[Progress, None, None]:
         store = FieldStore(dataset, record, unscored)
         pending = {i: path for i, path in unscored.items() if i not in store.descriptors}  # a killed update keeps some
-        scanner = Scanner(method, num_workers, total=len(pending))
+        scanner = Scanner(method, where, total=len(pending))
         yield scanner.progress("Scoring new images")
         yield from scanner.run(pending, store, "Scoring new images")
         vectors.note_problems(dataset, record, store.descriptors)

@@ -1,20 +1,16 @@
-"""Feeds images of files to the method and results to a store, a chunk at a time."""
+"""Loads methods, feeds images of files to them and results to a store, a chunk at a time."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
-
-from ..folders.reading import Read, read_images
-from ..images import Looks
-from ..options import MethodOptions, ModelOptions
+from ..options import MethodOptions, ModelOptions, complete_options
 from ..values import ValueRange
+from .engines import Engine, Outcomes
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
@@ -22,12 +18,18 @@ if TYPE_CHECKING:
 
 _FLUSH_IMAGES = 512
 _FLUSH_SECONDS = 5.0
-_LOOKAHEAD = 8  # batches that may be decoded and waiting
 _Result = TypeVar("_Result")
 
 
 class Store(Protocol):
-    """Takes results one by one and writes them when it is told to; its length is what waits."""
+    """Takes results one by one and writes them when it is told to; its length is what waits.
+
+    Attributes:
+        wanted: what it keeps of ``BULKY``
+    """
+
+    @property
+    def wanted(self) -> Collection[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -87,6 +89,30 @@ def make_method(
     return method
 
 
+def method_of(
+    provenance: Mapping[str, Any], *, model: str | None = None, device: str | None = None, batch_size: int | None = None
+) -> DiffPathV2:
+    """The method that made something once more.
+
+    Args:
+        provenance: what made it, as ``DiffPathV2.provenance``
+        model: where its model is, if not where it was
+        device, batch_size: as in :func:`diffpath.compute_diffpath`
+    """
+    model_options = dict(provenance.get("model_options") or {})
+    if model is not None:
+        model_options.pop("revision", None)  # of the place where the model was
+    options = MethodOptions(**complete_options(provenance["options"]))
+    return make_method(
+        model or provenance["model"],
+        options,
+        ModelOptions.from_dict(model_options),
+        device=device,
+        dtype=provenance["dtype"],
+        batch_size=batch_size,
+    )
+
+
 def suited_method(
     make: Callable[[MethodOptions], DiffPathV2],
     options: MethodOptions,
@@ -116,15 +142,15 @@ class Scanner:
 
     Args:
         method: a :class:`diffpath.DiffPathV2`
-        num_workers: threads that decode images
+        engine: reads and scores with it, here or elsewhere
         total: how many images there will be
 
     Attributes:
         done: how many are scored, or found to be unreadable
     """
 
-    def __init__(self, method: DiffPathV2, num_workers: int, total: int) -> None:
-        self.method, self.num_workers, self.total = method, num_workers, total
+    def __init__(self, method: DiffPathV2, engine: Engine, total: int) -> None:
+        self.method, self.engine, self.total = method, engine, total
         self.done, self._started = 0, time.monotonic()
 
     @property
@@ -139,15 +165,12 @@ class Scanner:
         """Scores the images of ``{sample id: path}`` into a store; yields :class:`Progress`."""
         if not paths:
             return
-        method, flushed = self.method, time.monotonic()
-        how = method.options.value_range, method.crop_plan
-        reader = read_images(paths.values(), method.sides, self.num_workers, _LOOKAHEAD * method.images_per_pass, *how)
-        being_scored: deque[list[str]] = deque()
-        batches = self._batches(zip(paths, reader), store, being_scored)
-        with closing(reader), closing(method.score_batches(batches)) as results:
+        flushed = time.monotonic()
+        with closing(self.engine.score(self.method, paths, store.wanted)) as found:
             try:
-                for result in results:
-                    self._add(being_scored.popleft(), result, store)
+                for outcomes in found:
+                    _add(outcomes, store)
+                    self.done += len(outcomes)
                     if len(store) >= _FLUSH_IMAGES or time.monotonic() - flushed > _FLUSH_SECONDS:
                         store.flush()
                         flushed = time.monotonic()
@@ -156,29 +179,10 @@ class Scanner:
                 store.flush()
         yield self.progress(label)
 
-    def _batches(
-        self, images: Iterable[tuple[str, Read]], store: Store, being_scored: deque[list[str]]
-    ) -> Iterator[list[Looks]]:
-        """Pictures to be scored together, whose ids are noted; those that cannot be read go to the store."""
-        size, batch = self.method.images_per_pass, dict[str, Looks]()
-        for sample_id, (image, error) in images:
-            if image is None:
-                self.done += 1
-                store.add_error(sample_id, error or "the file cannot be read")
-            else:
-                batch[sample_id] = image
-            if len(batch) == size:
-                being_scored.append(list(batch))
-                yield list(batch.values())
-                batch = {}
-        if batch:
-            being_scored.append(list(batch))
-            yield list(batch.values())
 
-    def _add(self, sample_ids: Sequence[str], result: DiffPathResult, store: Store) -> None:
-        self.done += len(sample_ids)
-        for position, sample_id in enumerate(sample_ids):
-            if np.isfinite(result.descriptor[position]).all():
-                store.add(sample_id, result[position])
-            else:
-                store.add_error(sample_id, "the model gave features that are not finite; try dtype='float32'")
+def _add(outcomes: Outcomes, store: Store) -> None:
+    for sample_id, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            store.add_error(sample_id, outcome)
+        else:
+            store.add(sample_id, outcome)

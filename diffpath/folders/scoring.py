@@ -21,12 +21,13 @@ from ..detection.judging import judge
 from ..detection.reference import Reference
 from ..detection.rules import choose_threshold
 from ..errors import ReferenceSetError
-from ..options import FEATURE_NAMES, MethodOptions, ModelOptions, complete_options
+from ..options import FEATURE_NAMES, MethodOptions, ModelOptions
+from .engines import LOCAL, Engine, EngineLike, make_engine
 from .evidence import Evidence
 from .files import file_keys, of_one_file, write_arrays, writing_files
 from .maps import MAPS, MapWriter, map_folder
 from .reading import look_for_value_range, suitable_detail
-from .scanning import Progress, Scanner, make_method, suited_method
+from .scanning import Progress, Scanner, make_method, method_of, suited_method
 
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathResult, DiffPathV2
@@ -89,13 +90,14 @@ def fit_files(
     dtype: str | None = None,
     batch_size: int | None = None,
     num_workers: int = 4,
+    engine: EngineLike = LOCAL,
     working: Path | None = None,
 ) -> Generator[Progress, None, Reference]:
     """Fits a reference on pictures, as :func:`diffpath.compute_diffpath` does on those of a dataset.
 
     Args:
         paths: of at least 3 pictures
-        model, device, dtype, batch_size, num_workers: as in :func:`diffpath.compute_diffpath`
+        model, device, dtype, batch_size, num_workers, engine: as in :func:`diffpath.compute_diffpath`
         options, model_options: of the method and the model
         working: a folder for what is finished, which the caller removes once it has kept the result; by default
             it is lost when this is interrupted
@@ -106,6 +108,7 @@ def fit_files(
     Raises:
         ReferenceSetError: if fewer than 3 can be read
     """
+    where = make_engine(engine, model, num_workers=num_workers, device=device, batch_size=batch_size)
     how = dict(model_options=model_options or ModelOptions(), device=device, dtype=dtype, batch_size=batch_size)
     method = suited_method(
         lambda chosen: make_method(model, chosen, **how),  # type: ignore[arg-type]  # of several types
@@ -115,7 +118,7 @@ def fit_files(
     )
     with _working_folder(working) as folder:
         store = _Store(folder, method.provenance)
-        yield from _scan(paths, method, store, num_workers, "Reading the reference")
+        yield from _scan(paths, method, store, where, "Reading the reference")
         read = [path for path in paths if path in store.descriptors]
         if len(read) < MIN_REFERENCE_SIZE:
             first = next(iter(store.errors.values()), "")
@@ -145,6 +148,7 @@ def score_files(
     device: str | None = None,
     batch_size: int | None = None,
     num_workers: int = 4,
+    engine: EngineLike = LOCAL,
     working: Path | None = None,
     maps: Path | None = None,
 ) -> Generator[Progress, None, Verdicts]:
@@ -155,7 +159,7 @@ def score_files(
         reference: a fitted one
         rule, level: as in :func:`diffpath.set_diffpath_threshold`
         model: where the reference's model is, if not where it was
-        device, batch_size, num_workers: as in :func:`diffpath.compute_diffpath`
+        device, batch_size, num_workers, engine: as in :func:`diffpath.compute_diffpath`
         working: a folder for what is finished, which the caller removes once it has kept the result; by default
             it is lost when this is interrupted
         maps: a folder for maps, or None for none
@@ -163,11 +167,12 @@ def score_files(
     Yields:
         :class:`Progress`
     """
+    where = make_engine(engine, model, num_workers=num_workers, device=device, batch_size=batch_size)
     method = method_of(reference.provenance, model=model, device=device, batch_size=batch_size)
     detector = reference.checked(method.provenance)
     with _working_folder(working) as folder:
         store = _Store(folder, {**method.provenance, "maps": maps is not None}, maps, reference)
-        yield from _scan(paths, method, store, num_workers, "Scoring images")
+        yield from _scan(paths, method, store, where, "Scoring images")
         read = [path for path in paths if path in store.descriptors]
         columns: dict[str, list[Any]] = {"score": [], "p_value": [], "explanation": []}
         for first in range(0, len(read), _CHUNK):
@@ -199,35 +204,11 @@ def score_files(
 _NO_FEATURES = np.full(len(FEATURE_NAMES), np.nan)
 
 
-def method_of(
-    provenance: Mapping[str, Any], *, model: str | None = None, device: str | None = None, batch_size: int | None = None
-) -> DiffPathV2:
-    """The method that made something once more.
-
-    Args:
-        provenance: what made it, as ``DiffPathV2.provenance``
-        model: where its model is, if not where it was
-        device, batch_size: as in :func:`diffpath.compute_diffpath`
-    """
-    model_options = dict(provenance.get("model_options") or {})
-    if model is not None:
-        model_options.pop("revision", None)  # of the place where the model was
-    options = MethodOptions(**complete_options(provenance["options"]))
-    return make_method(
-        model or provenance["model"],
-        options,
-        ModelOptions.from_dict(model_options),
-        device=device,
-        dtype=provenance["dtype"],
-        batch_size=batch_size,
-    )
-
-
 def _scan(
-    paths: Sequence[str], method: DiffPathV2, store: _Store, num_workers: int, label: str
+    paths: Sequence[str], method: DiffPathV2, store: _Store, engine: Engine, label: str
 ) -> Generator[Progress, None, None]:
     wanted = {path: path for path in paths if path not in store.descriptors}
-    scanner = Scanner(method, num_workers, total=len(wanted))
+    scanner = Scanner(method, engine, total=len(wanted))
     yield scanner.progress(label)
     with writing_files(store.folder):
         yield from scanner.run(wanted, store, label)
@@ -270,6 +251,11 @@ class _Store:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def wanted(self) -> set[str]:
+        sources = {MAPS[kind].source or "local" for kind in self.kinds}
+        return sources | {"local"} if self._keeps_evidence else sources
 
     def add(self, sample_id: str, result: DiffPathResult) -> None:
         self.descriptors[sample_id] = self._waiting[sample_id] = result.descriptor
