@@ -44,7 +44,7 @@ class _Recipe:
     device: str | None
     batch_size: int | None
     num_workers: int
-    threads: int  # of torch: sums over another number of them round otherwise
+    threads: int  # of torch: sums of a large network over another number of them round otherwise
     wanted: frozenset[str]
     folder: str  # to which relative paths belong
 

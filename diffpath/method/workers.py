@@ -16,7 +16,7 @@ import torch
 
 from ..models import NoisePredictor
 
-_MOST_ON_A_CPU = 4  # more wait for Python's lock; they share the cores evenly instead
+_MOST_ON_A_CPU = 32  # more would wait for Python's lock
 _AHEAD = 2  # pieces for each worker that are begun before the first is asked for
 _Piece = TypeVar("_Piece")
 _Result = TypeVar("_Result")
@@ -34,13 +34,14 @@ def run_side_by_side(
         work: what is done with a predictor and a piece. Which predictor it is depends on which is free
         pieces: taken, in the caller's thread, no earlier than they are needed
     """
-    threads, shares = torch.get_num_threads(), _shares(predictors)
-    if len(shares) == 1:  # in the caller's thread, whose settings of torch are the caller's
+    threads, workers = torch.get_num_threads(), _workers(predictors)
+    if len(workers) == 1:  # in the caller's thread, whose settings of torch are the caller's
         yield from (work(predictors[0], piece) for piece in pieces)
         return
     free: SimpleQueue[NoisePredictor] = SimpleQueue()
-    for predictor, _ in shares:
+    for predictor in workers:
         free.put(predictor)
+    each_uses = max(1, threads // len(predictors)) if len(workers) == len(predictors) else 1
 
     def work_on(piece: _Piece) -> _Result:
         predictor = free.get()
@@ -49,12 +50,11 @@ def run_side_by_side(
         finally:
             free.put(predictor)
 
-    least = min(each for _, each in shares)
     pieces = iter(pieces)
     waiting: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(len(shares), "diffpath-scores", torch.set_num_threads, (least,)) as pool:
+    with ThreadPoolExecutor(len(workers), "diffpath-scores", torch.set_num_threads, (each_uses,)) as pool:
         try:
-            waiting.extend(pool.submit(work_on, piece) for piece in islice(pieces, _AHEAD * len(shares)))
+            waiting.extend(pool.submit(work_on, piece) for piece in islice(pieces, _AHEAD * len(workers)))
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(work_on, piece) for piece in islice(pieces, 1))
@@ -64,17 +64,9 @@ def run_side_by_side(
             torch.set_num_threads(threads)  # new threads begin with what was set last, in whichever thread
 
 
-def count_workers(predictors: Sequence[NoisePredictor]) -> int:
-    """How many pieces are worked on at the same time."""
-    return len(_shares(predictors))
-
-
-def _shares(predictors: Sequence[NoisePredictor]) -> list[tuple[NoisePredictor, int]]:
-    """A predictor for each worker, and how many threads of torch's it uses."""
+def _workers(predictors: Sequence[NoisePredictor]) -> list[NoisePredictor]:
+    """The predictor of each worker."""
     on_cpu = sum(predictor.device.type == "cpu" for predictor in predictors)
-    threads = max(1, torch.get_num_threads() // max(1, on_cpu))
-    shares = []
-    for predictor in predictors:
-        count = min(threads, _MOST_ON_A_CPU) if predictor.device.type == "cpu" and predictor.concurrent else 1
-        shares += [(predictor, max(1, threads // count))] * count
-    return shares
+    threads = min(_MOST_ON_A_CPU, max(1, torch.get_num_threads() // max(1, on_cpu)))
+    shares = (predictor.device.type == "cpu" and predictor.concurrent for predictor in predictors)
+    return [each for each, is_shared in zip(predictors, shares) for _ in range(threads if is_shared else 1)]

@@ -22,6 +22,7 @@ from .spaces import LatentSpace, PixelSpace, Space
 # Weakly: a model that nobody uses any more leaves its device
 _IN_USE: WeakValueDictionary[tuple, NoisePredictor] = WeakValueDictionary()
 _LOADING = Lock()
+_LARGE = 64**2 * 320  # numbers in a feature map, as Stable Diffusion's
 
 
 def load_model(
@@ -204,7 +205,8 @@ def _load(
         name=folder.name,
         revision=folder.revision,
         fingerprint=folder.fingerprint(given),
-        concurrent=not compile,  # compiled code has its number of threads built in
+        # Compiled code has its number of threads built in, and one evaluation of a large network fills all cores
+        concurrent=not compile and network.sample_size**2 * network.width < _LARGE,
     )
     if not compile:
         _try_out(predictor, network)
