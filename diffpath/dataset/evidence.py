@@ -33,7 +33,7 @@ def write_anomaly_maps(
     field = record.fields.get(_KIND)
     if field is None or local is None:
         return
-    writer = MapWriter(record.folder, [_KIND])
+    writer = MapWriter(record.folder, [_KIND], len(ids) + (record.num_scored or 0))
     for some, values in evidence.chunks(ids):
         surprise = local.maps(values)
         maps = {i: fo.Heatmap(map_path=writer.add(each, _KIND, i)) for i, each in zip(some, surprise)}

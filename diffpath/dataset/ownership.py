@@ -13,7 +13,7 @@ from typing import Any
 import fiftyone as fo
 
 from ..folders.files import writing_files
-from ..folders.maps import MAPS, map_folder
+from ..folders.maps import MAPS, map_folder, map_path
 from .internals import dataset_id, every_image
 from .maps import run_folder
 from .orphans import note_owner
@@ -52,7 +52,7 @@ def own_files(dataset: fo.Dataset, record: RunRecord, folder: str | PathLike[str
             note_owner(target, dataset, record.run_key)
         for kind in MAPS:
             if kind in record.fields:
-                _copy_maps(dataset, record.fields[kind], map_folder(target, kind))
+                _copy_maps(dataset, record.fields[kind], target, kind)
     return record.patch(
         dataset,
         folder=str(target),
@@ -97,15 +97,18 @@ def moved_path(path: str | None, old_folder: str, new_folder: str) -> str | None
     return new_folder + path.removeprefix(old_folder) if path and path.startswith(f"{old_folder}/") else path
 
 
-def _copy_maps(dataset: fo.Dataset, field: str, folder: Path) -> None:
-    """Lets a field's maps be files of the folder; an export has them in a folder of its own."""
+def _copy_maps(dataset: fo.Dataset, field: str, target: Path, kind: str) -> None:
+    """Lets a field's maps be files of the run's folder; an export has them in a folder of its own."""
     path = f"{field}.map_path"
     found = {}
-    for sample_id, old in zip(*every_image(dataset).exists(field).values(["id", path])):
-        own = folder / f"{sample_id}.png"
+    ids, old_paths = every_image(dataset).exists(field).values(["id", path])
+    for sample_id, old in zip(ids, old_paths):
+        copied = _copied(map_folder(target, kind), old)
+        own = map_path(target, kind, sample_id, len(ids))
+        if copied is not None and copied.stem == sample_id:
+            own = copied
         if not own.exists():
-            named = folder / Path(old or "").name
-            source = named if old and named.is_file() else Path(old or "")
+            source = copied if copied is not None else Path(old or "")
             if not source.is_file():
                 continue
             own.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +117,15 @@ def _copy_maps(dataset: fo.Dataset, field: str, folder: Path) -> None:
             found[sample_id] = str(own)
     if found:
         dataset.set_values(path, found, key_field="id")
+
+
+def _copied(folder: Path, old: str | None) -> Path | None:
+    """The copy in a kind's folder of a map that was elsewhere, perhaps in one of several folders there."""
+    if not old:
+        return None
+    former = Path(old)
+    copies = (folder / former.parent.name / former.name, folder / former.name)
+    return next((copy for copy in copies if copy.is_file()), None)
 
 
 def _own_reference(dataset: fo.Dataset, record: RunRecord) -> dict[str, Any]:

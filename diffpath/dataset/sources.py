@@ -280,11 +280,12 @@ class SampleReference(ReferenceSource):
     def fit(
         self, descriptors: Mapping[str, np.ndarray], provenance: dict[str, Any], evidence: FindEvidence
     ) -> Reference:
-        from ..detection.reference import Reference
+        from ..detection.reference import Reference, choose_members
 
-        ids = [sample_id for sample_id in self.paths if sample_id in descriptors]
-        if len(ids) < MIN_REFERENCE_SIZE:
-            raise ValueError(_too_few(len(ids), len(self.paths), "replace those that cannot be read"))
+        readable = [sample_id for sample_id in self.paths if sample_id in descriptors]
+        if len(readable) < MIN_REFERENCE_SIZE:
+            raise ValueError(_too_few(len(readable), len(self.paths), "replace those that cannot be read"))
+        ids = choose_members(readable)
         X = np.stack([descriptors[i] for i in ids])
         keys = file_keys(self.paths[i] for i in ids)
         groups = of_one_file(keys, None if self._groups is None else [self._groups[i] for i in ids])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ class FieldStore:
         descriptors: of the images that are done, those of an earlier, interrupted run included
     """
 
-    def __init__(self, dataset: fo.Dataset, record: RunRecord, sample_ids: Container[str]) -> None:
+    def __init__(self, dataset: fo.Dataset, record: RunRecord, sample_ids: Collection[str]) -> None:
+        total = len(sample_ids) + (record.num_scored or 0)
         self._dataset, self._run_key = dataset, record.run_key
         self._fields = record.fields
         self._parts = [part.name for part in PARTS if part.name in record.fields]
@@ -38,7 +39,7 @@ class FieldStore:
         self.evidence = Evidence(Path(record.folder))
         order = [*self._maps, *(kind for kind in self._parts if kind != _DONE), "error", _DONE]
         self._waiting: dict[str, dict[str, Any]] = {kind: {} for kind in order}
-        self._writer = MapWriter(record.folder, self._maps)
+        self._writer = MapWriter(record.folder, self._maps, total)
         self.descriptors = dict(self._read(sample_ids))
 
     def __len__(self) -> int:

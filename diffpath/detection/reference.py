@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from .looks import LooksDetector, descriptor_detector
 if TYPE_CHECKING:
     from ..method.diffpath_v2 import DiffPathV2
 
+_Image = TypeVar("_Image")
 # What a file says it is, and the detector in it
 AnyDetector: TypeAlias = AnomalyDetector | LooksDetector | FusedDetector
 _FORMATS: dict[str, type[AnyDetector]] = {
@@ -36,6 +37,7 @@ _FORMATS: dict[str, type[AnyDetector]] = {
     "diffpath reference 2, fused": FusedDetector,
     "diffpath reference 3, looks": LooksDetector,
 }
+MAX_REFERENCE = 20_000  # images that a reference is fitted on, at most: memory and time are bounded
 _MEMBERS = "members"  # arrays beside the detector's own
 _LOCAL = "local."
 _ANY_FORMAT = "diffpath reference "
@@ -52,6 +54,17 @@ _WAYS_OUT = {
 }
 # Options that say no more than the others do
 _REDUNDANT = {"preset", "resolution"}
+
+
+def choose_members(images: Sequence[_Image]) -> list[_Image]:
+    """Those of a reference's images that it is fitted on: all, or of very many some by chance, in their order.
+
+    The others are judged as any image is, by a reference that has not seen them.
+    """
+    if len(images) <= MAX_REFERENCE:
+        return list(images)
+    chosen = np.random.default_rng(0).choice(len(images), MAX_REFERENCE, replace=False)
+    return [images[row] for row in np.sort(chosen)]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class MapKind:
     transparent: bool = False  # whether nothing is drawn at the lower end of its scale
     ticks: Mapping[str, Any] = field(default_factory=dict)  # of its colours, as plotly has them
 
+
+MAPS_PER_FOLDER = 10_000
 
 # By kind of field
 MAPS = {
@@ -91,18 +94,35 @@ def check_scales(scales: Mapping[str, tuple[float, float]]) -> None:
         )
 
 
+def map_path(folder: str | Path, kind: str, name: str, total: int) -> Path:
+    """Where in a run's folder one map is: in one of several folders, where one would hold too many files.
+
+    Args:
+        folder: the run's
+        kind: of ``MAPS``
+        name: of the file, without its ending
+        total: how many maps of a kind there will be
+    """
+    within = map_folder(folder, kind)
+    if total > MAPS_PER_FOLDER:
+        count = math.ceil(2 * total / MAPS_PER_FOLDER)  # twice as many as would do: names spread them nearly evenly
+        within /= f"{zlib.crc32(name.encode(errors='surrogateescape')) % count + 1:04}-of-{count:04}"
+    return within / f"{name}.png"
+
+
 class MapWriter:
     """Writes a run's maps as 8-bit PNGs on a thread of its own, 0 to 255 for a kind's scale.
 
     Args:
         folder: the run's
         kinds: of ``MAPS``, that there will be
+        total: how many of each kind there will be, those included that are there
     """
 
-    def __init__(self, folder: str | Path, kinds: Iterable[str]) -> None:
-        self._folders = {kind: map_folder(folder, kind) for kind in kinds}
-        for each in self._folders.values():
-            each.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: str | Path, kinds: Iterable[str], total: int) -> None:
+        self._folder, self._total = folder, total
+        for kind in kinds:
+            map_folder(folder, kind).mkdir(parents=True, exist_ok=True)
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[Future[None]] = []
 
@@ -111,13 +131,13 @@ class MapWriter:
 
         Args:
             values: float array ``(H, W)``
-            kind: one of the writer's
+            kind: of ``MAPS``
             name: of the file, without its ending
 
         Returns:
             the file's path
         """
-        path = self._folders[kind] / f"{name}.png"
+        path = map_path(self._folder, kind, name, self._total)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "diffpath-maps")
         self._waiting.append(self._thread.submit(_write_map, values, kind, path))
@@ -159,4 +179,6 @@ def _write_map(values: np.ndarray, kind: str, path: Path) -> None:
     levels = np.round(np.clip((values - low) / (high - low), 0, 1) * 255)
     # The App draws nothing at level 0, which looks like a hole in the map
     least = 0 if MAPS[kind].transparent else 1
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.maximum(levels, least).astype(np.uint8)).save(path)

@@ -18,14 +18,14 @@ from jaxtyping import Bool, Float
 
 from ..detection.detector import MIN_REFERENCE_SIZE
 from ..detection.judging import judge
-from ..detection.reference import Reference
+from ..detection.reference import Reference, choose_members
 from ..detection.rules import choose_threshold
 from ..errors import ReferenceSetError
 from ..options import FEATURE_NAMES, MethodOptions, ModelOptions
 from .engines import LOCAL, Engine, EngineLike, make_engine
 from .evidence import Evidence
 from .files import file_keys, of_one_file, write_arrays, writing_files
-from .maps import MAPS, MapWriter, map_folder
+from .maps import MAPS, MapWriter, map_path
 from .reading import look_for_value_range, suitable_detail
 from .scanning import Progress, Scanner, make_method, method_of, suited_method
 
@@ -127,6 +127,7 @@ def fit_files(
                 + (f" ({first})" if first else "")
                 + "; add others"
             )
+        read = choose_members(read)
         keys = file_keys(read)
         return Reference.of(
             np.stack([store.descriptors[path] for path in read]),
@@ -171,7 +172,7 @@ def score_files(
     method = method_of(reference.provenance, model=model, device=device, batch_size=batch_size)
     detector = reference.checked(method.provenance)
     with _working_folder(working) as folder:
-        store = _Store(folder, {**method.provenance, "maps": maps is not None}, maps, reference)
+        store = _Store(folder, {**method.provenance, "maps": maps is not None}, maps, reference, len(paths))
         yield from _scan(paths, method, store, where, "Scoring images")
         read = [path for path in paths if path in store.descriptors]
         columns: dict[str, list[Any]] = {"score": [], "p_value": [], "explanation": []}
@@ -235,14 +236,20 @@ class _Store:
     """
 
     def __init__(
-        self, folder: Path, provenance: Mapping[str, Any], maps: Path | None = None, reference: Reference | None = None
+        self,
+        folder: Path,
+        provenance: Mapping[str, Any],
+        maps: Path | None = None,
+        reference: Reference | None = None,
+        total: int = 0,
     ) -> None:
         self.folder, self._provenance = folder, np.array(repr(sorted(provenance.items(), key=str)))
         self._local = None if reference is None else reference.local
         self._keeps_evidence = reference is None
         self.errors: dict[str, str] = {}
         self.kinds = [] if maps is None else [k for k in MAPS if k not in _OF_REFERENCE or self._local is not None]
-        self._maps, self._writer = maps, None if maps is None else MapWriter(maps, self.kinds)
+        self._maps, self._total = maps, total
+        self._writer = None if maps is None else MapWriter(maps, self.kinds, total)
         folder.mkdir(parents=True, exist_ok=True)
         self.evidence = Evidence(folder)
         self._waiting: dict[str, np.ndarray] = {}
@@ -288,11 +295,13 @@ class _Store:
         """Where a file's map is."""
         if self._maps is None or path not in self.descriptors:
             return None
-        return str(map_folder(self._maps, kind) / f"{self._name(path)}.png")
+        return str(self._place(self._maps, kind, path))
 
     def _has_maps(self, path: str) -> bool:
-        folders = [] if self._maps is None else [map_folder(self._maps, kind) for kind in self.kinds]
-        return all((folder / f"{self._name(path)}.png").is_file() for folder in folders)
+        return self._maps is None or all(self._place(self._maps, kind, path).is_file() for kind in self.kinds)
+
+    def _place(self, maps: Path, kind: str, path: str) -> Path:
+        return map_path(maps, kind, self._name(path), self._total)
 
     def _name(self, path: str) -> str:
         if path not in self._names:  # asks the file system, for each map otherwise
