@@ -23,7 +23,7 @@ from ..detection.rules import choose_threshold
 from ..errors import ReferenceSetError
 from ..options import FEATURE_NAMES, MethodOptions, ModelOptions, complete_options
 from .evidence import Evidence
-from .files import file_keys, of_one_file, write_arrays, writing_files
+from .files import file_keys, of_one_file, stem_of, write_arrays, writing_files
 from .maps import MAPS, MapWriter, map_folder
 from .reading import look_for_value_range, suitable_detail
 from .scanning import Progress, Scanner, make_method, suited_method
@@ -309,9 +309,9 @@ class _Store:
         return all((folder / f"{self._name(path)}.png").is_file() for folder in folders)
 
     def _name(self, path: str) -> str:
-        if path not in self._names:  # asks the file system, for each map otherwise
+        if path not in self._names:  # asks the file system for each map otherwise
             (key,) = file_keys([path])
-            self._names[path] = f"{Path(path).stem[:80]}-{key:016x}"
+            self._names[path] = f"{stem_of(path)}-{key:016x}"
         return self._names[path]
 
     def _read(self) -> Iterator[tuple[str, np.ndarray]]:
