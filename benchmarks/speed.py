@@ -138,7 +138,9 @@ class Rows:
     def score_files(self) -> None:
         with tempfile.TemporaryDirectory(dir=self.folder) as maps:
             how = {name: value for name, value in self._how.items() if name != "options"}
-            finish(score_files(self.files, self.reference, rule="false_positive_rate", level=0.05, maps=Path(maps), **how))
+            finish(
+                score_files(self.files, self.reference, rule="false_positive_rate", level=0.05, maps=Path(maps), **how)
+            )
 
     def compute(self) -> None:
         options = {**_OPTIONS, "model": self._how["model"], "device": self._how["device"]}

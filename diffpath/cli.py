@@ -5,6 +5,7 @@ them, and dataclasses among them, so that no flag is said twice. Each is made wh
 as most of them bring torch.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,14 +27,15 @@ class Command:
 
     Attributes:
         summary: one line of help
-        make: gives the function that is called with its arguments
+        make: gives the function that is called with its arguments; from the command line, as what is left out can
+            depend on what is given
     """
 
     summary: str
-    make: Callable[[], Callable[..., int | None]]
+    make: Callable[[Sequence[str]], Callable[..., int | None]]
 
 
-def _models() -> Callable[..., None]:
+def _models(_: Sequence[str]) -> Callable[..., None]:
     from .models.cards import MODEL_CARDS
 
     def models() -> None:
@@ -45,7 +47,7 @@ def _models() -> Callable[..., None]:
     return models
 
 
-def _convert() -> Callable[..., None]:
+def _convert(_: Sequence[str]) -> Callable[..., None]:
     from .models.convert import Architecture, convert_checkpoint
 
     class Flags(Architecture):
@@ -69,7 +71,7 @@ def _convert() -> Callable[..., None]:
     return convert
 
 
-def _train() -> Callable[..., None]:
+def _train(_: Sequence[str]) -> Callable[..., None]:
     from .training.command import train_from_file
 
     def train(config: Positional[Path], device: str | None = None, restart: FlagCreatePairsOff[bool] = False) -> None:
@@ -115,56 +117,83 @@ class Where:
 _HERE = Where()
 
 
-def _fit() -> Callable[..., None]:
+def _fit(given: Sequence[str]) -> Callable[..., None]:
     from .folders.command import fit as fit_pictures
-    from .options import MethodOptions
+    from .options import PRESETS, MethodOptions, ModelOptions
 
+    # Not checked while tyro reads them, so that what is wrong with them is said in diffpath's own sentence
     class MethodFlags(MethodOptions):
-        """Not checked while tyro reads it, so that what is wrong with it is said in diffpath's own sentence."""
-
         def __post_init__(self) -> None: ...
+
+    class ModelFlags(ModelOptions):
+        def __post_init__(self) -> None: ...
+
+    preset = _preset_in(given)
+    usual, as_said = MethodFlags(preset=preset, **PRESETS.get(preset, {})), ModelFlags()
 
     def fit(
         pictures: Positional[tuple[str, ...]],
-        options: Annotated[MethodFlags, OmitArgPrefixes],
         output: Annotated[Path, arg(aliases=["-o"])] = Path("reference.safetensors"),
         model: str = "bundled",
         device: str | None = None,
         dtype: str | None = None,
         batch_size: int | None = None,
         num_workers: int = 4,
+        method: Annotated[MethodFlags, OmitArgPrefixes] = usual,
+        loading: Annotated[ModelFlags, OmitArgPrefixes] = as_said,
         where: Annotated[Where, OmitArgPrefixes] = _HERE,
     ) -> None:
         """Fits a reference on pictures that are as they should be.
 
         Args:
-            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv) or - for standard input
-            options: of the method
+            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv), addresses such as
+                s3://bucket/good, or - for standard input
             output: the reference
             model: "bundled", a diffusers folder or a hub id
             device: a torch device, or several with commas
             dtype: float32, bfloat16 or float16
             batch_size: images that are scored together
             num_workers: threads that decode
+            method: what determines an image's features
+            loading: how the model is loaded
             where: here or elsewhere
         """
-        how = dict(device=device, dtype=dtype, batch_size=batch_size, num_workers=num_workers, engine=where.chosen)
-        fit_pictures(pictures, output, model, MethodOptions(**asdict(options)), **how)
+        fit_pictures(
+            pictures,
+            output,
+            model,
+            MethodOptions(**asdict(method)),
+            model_options=ModelOptions(**asdict(loading)),
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            engine=where.chosen,
+        )
 
     return fit
 
 
-def _score() -> Callable[..., int]:
+def _preset_in(given: Sequence[str]) -> str:
+    """The preset that is given: it says what the options are that are not."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--preset", nargs="?", default="default")
+    return reader.parse_known_args(given)[0].preset or "default"
+
+
+def _score(_: Sequence[str]) -> Callable[..., int]:
+    from .detection.rules import DEFAULT_RULE
     from .folders.command import score as score_pictures
 
     def score(
         pictures: Positional[tuple[str, ...]],
-        reference: Path,
+        reference: str,
         csv: Path | None = None,
         parquet: Path | None = None,
         report: Path | None = None,
         maps: Path | None = None,
-        level: float = 0.05,
+        rule: str = DEFAULT_RULE,
+        level: float | None = None,
         fail_above: float | None = None,
         model: str | None = None,
         device: str | None = None,
@@ -175,13 +204,15 @@ def _score() -> Callable[..., int]:
         """Scores pictures by a reference; without a file to write it prints those that are flagged.
 
         Args:
-            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv) or - for standard input
-            reference: what diffpath fit, or a run, has written
+            pictures: folders, files, patterns in quotes, lists of paths (.txt, .csv), addresses such as
+                s3://bucket/new, or - for standard input
+            reference: what diffpath fit, or a run, has written: a path or an address
             csv: a table of all pictures
             parquet: the same as Parquet
             report: a page with the most anomalous pictures, that opens without a network
             maps: a folder for maps of where pictures are unusual
-            level: the share of pictures like the reference's that is flagged
+            rule: which are flagged: false_positive_rate, false_discovery_rate, percentile, count or score
+            level: the rule's number: by default the share 0.05 of pictures like the reference's
             fail_above: exit with status 3 where a larger share than this is flagged
             model: where the reference's model is, if not where it was
             device: a torch device, or several with commas
@@ -196,6 +227,7 @@ def _score() -> Callable[..., int]:
             parquet=parquet,
             report=report,
             maps=maps,
+            rule=rule,
             level=level,
             fail_above=fail_above,
             model=model,
@@ -208,16 +240,16 @@ def _score() -> Callable[..., int]:
     return score
 
 
-def _inspect() -> Callable[..., None]:
-    from .detection.reference import load_reference
-    from .folders.command import describe_whole
-
-    def inspect(reference: Positional[Path]) -> None:
+def _inspect(_: Sequence[str]) -> Callable[..., None]:
+    def inspect(reference: Positional[str]) -> None:
         """Says what a reference was made of.
 
         Args:
-            reference: what diffpath fit, or a run, has written
+            reference: what diffpath fit, or a run, has written: a path or an address
         """
+        from .detection.reference import load_reference
+        from .folders.command import describe_whole
+
         rows = describe_whole(load_reference(reference))
         width = max(len(label) for label, _ in rows)
         for label, text in rows:
@@ -226,7 +258,7 @@ def _inspect() -> Callable[..., None]:
     return inspect
 
 
-def _orphans() -> Callable[..., None]:
+def _orphans(_: Sequence[str]) -> Callable[..., None]:
     from .dataset.orphans import find_orphans, remove_orphan
 
     def orphans(remove: FlagCreatePairsOff[bool] = False) -> None:
@@ -251,7 +283,7 @@ def _orphans() -> Callable[..., None]:
     return orphans
 
 
-def _repair() -> Callable[..., None]:
+def _repair(_: Sequence[str]) -> Callable[..., None]:
     from .dataset.internals import datasets_with_runs
     from .dataset.repair import repair_diffpath
 
@@ -308,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"diffpath: there is no command {name!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    command = COMMANDS[name].make()
+    command = COMMANDS[name].make(arguments[1:])
     summary = COMMANDS[name].summary
     try:
         status = tyro.cli(

@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -22,7 +22,7 @@ FORMATS = (
     *("SPIDER", "SUN", "XBM", "XPM", "XVTHUMB", "BLP", "FTEX", "GBR"),
 )
 _MENTIONED = (".avif", ".heic", ".heif", ".jxl", ".svg", ".dng", ".nef", ".cr2", ".arw")  # whatever is installed
-_MEMORY = "DIFFPATH_DECODING_MEMORY"  # megabytes, in the environment
+MEMORY = "DIFFPATH_DECODING_MEMORY"  # megabytes, in the environment
 _DEFAULT_MEGABYTES = 1200
 # Bytes that a pixel takes at its peak: as it is stored, and as what it is made into
 _BYTES = {"1": 6, "L": 6, "P": 6, "RGB": 9}
@@ -50,10 +50,49 @@ def open_picture(file: object) -> Image.Image:
 def memory_budget() -> int:
     """Bytes that all decoding threads together may take: 1.2 GB, or ``DIFFPATH_DECODING_MEMORY`` megabytes."""
     try:
-        megabytes = float(os.environ.get(_MEMORY, _DEFAULT_MEGABYTES))
+        megabytes = float(os.environ.get(MEMORY, _DEFAULT_MEGABYTES))
     except ValueError:
         megabytes = _DEFAULT_MEGABYTES
     return round(megabytes * 1e6)
+
+
+class Room:
+    """Memory that threads take together, each waiting until there is some.
+
+    Args:
+        share: of :func:`memory_budget`
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share, self._total, self._changed = share, 0, threading.Condition()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return round(self._share * memory_budget())
+
+    @contextlib.contextmanager
+    def taken(self, wanted: int) -> Iterator[Callable[[int], None]]:
+        """Holds bytes; what it gives is called with how many of them are still needed, once that is known."""
+        held = wanted
+        with self._changed:
+            self._changed.wait_for(lambda: self._total + wanted <= self.size or not self._total)
+            self._total += wanted
+
+        def keep(needed: int) -> None:
+            nonlocal held
+            with self._changed:
+                self._total -= held - needed
+                held = needed
+                self._changed.notify_all()
+
+        try:
+            yield keep
+        finally:
+            keep(0)
+
+
+_ROOM = Room(1)
 
 
 @contextlib.contextmanager
@@ -67,24 +106,10 @@ def decoding(image: Image.Image) -> Iterator[None]:
     if wanted > budget:
         raise ImageError(
             f"is too large to decode safely ({math.prod(image.size):,} pixels would take {wanted / 1e9:.1f} GB, and "
-            f"{budget / 1e9:.1f} are allowed); downscale it, or set {_MEMORY} to more megabytes"
+            f"{budget / 1e9:.1f} are allowed); downscale it, or set {MEMORY} to more megabytes"
         )
-    with _changed:
-        _changed.wait_for(lambda: _taken.total + wanted <= budget or not _taken.total)
-        _taken.total += wanted
-    try:
+    with _ROOM.taken(wanted):
         yield
-    finally:
-        with _changed:
-            _taken.total -= wanted
-            _changed.notify_all()
-
-
-class _Taken:
-    total = 0
-
-
-_taken, _changed = _Taken(), threading.Condition()
 
 
 def _bytes_per_pixel(image: Image.Image) -> int:

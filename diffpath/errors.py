@@ -15,3 +15,8 @@ class ModelError(ValueError):
 
 class ReferenceSetError(ValueError):
     """A saved reference cannot be read, or does not fit the features that it is to score."""
+
+    @classmethod
+    def unreadable(cls, path: object, why: object) -> "ReferenceSetError":
+        """Of a file that is not there, or is of another kind."""
+        return cls(f"no reference can be read from {path}: {why}; give another path")

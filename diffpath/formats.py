@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import os
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from .addresses import File, name_of, open_file
 
 _HEAD = 1024  # bytes of a file that say what it is
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -113,11 +114,11 @@ FORMATS = (
 )
 
 
-def find_format(path: str | os.PathLike[str]) -> Format | None:
+def find_format(file: File) -> Format | None:
     """The kind of a file that Pillow alone does not read or misreads; None for all others."""
-    with Path(path).open("rb") as file:
-        head = file.read(_HEAD)
-    suffix = Path(path).suffix.lower()
+    with open_file(file) as opened:
+        head = opened.read(_HEAD)
+    suffix = Path(name_of(file)).suffix.lower()
     return next((each for each in FORMATS if each.is_one(head, suffix)), None)
 
 
@@ -136,13 +137,14 @@ def can_open(kind: Format) -> bool:
     return True
 
 
-def pixels_of_png(path: str | os.PathLike[str]) -> io.BytesIO | None:
+def pixels_of_png(file: File) -> io.BytesIO | None:
     """A PNG file without what its pixels do not need, such as long text and large colour profiles.
 
     Returns:
         the file, or None where it is no PNG, is cut off, or holds nothing else
     """
-    data = Path(path).read_bytes()
+    with open_file(file) as opened:
+        data = opened.read()
     if not data.startswith(_PNG):
         return None
     kept, position, dropped = [_PNG], len(_PNG), False

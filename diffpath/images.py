@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .addresses import Fetched, File, fetched, open_file
 from .decoding import decoding, open_picture
 from .errors import ImageError
 from .formats import can_open, find_format, pixels_of_png
@@ -123,7 +124,7 @@ def load_looks(
 ) -> Looks:
     """:func:`load_image`, with crops where a plan asks for them: the file is then decoded at its full size."""
 
-    def looks(image: Image.Image) -> Looks:
+    def looks(image: Image.Image, file: File) -> Looks:
         if plan is None:
             # JPEG can be decoded at a fraction of its size. Eight times the target leaves
             # the antialiasing to the resize below: no pixel differs by more than a grey
@@ -131,7 +132,7 @@ def load_looks(
             enough = 8 * _sides(size)[0]
             image.draft(None, (enough, enough))
         with decoding(image):
-            return _looks(_with_all_bits(image, path), size, value_range, plan)
+            return _looks(_with_all_bits(image, file), size, value_range, plan)
 
     return _read(path, looks)
 
@@ -150,9 +151,10 @@ def load_image(path: str | os.PathLike[str], size: Size, value_range: ValueRange
     """Reads an image file and resizes it to a square.
 
     Args:
-        path: the path of an image file of any format and mode that Pillow decodes, HEIC among
-            them where pillow-heif is installed. The first frame of an animation is taken,
-            EXIF orientation is applied, and transparency is composited over white
+        path: the path of an image file, or an address such as ``s3://bucket/a.jpg``, of any
+            format and mode that Pillow decodes, HEIC among them where pillow-heif is installed.
+            The first frame of an animation is taken, EXIF orientation is applied, and
+            transparency is composited over white
         size: the side of the square, in pixels; or several, through which the image
             passes one after the other
         value_range: what is black and white in files of more than 8 bits, as in
@@ -175,7 +177,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`load_image`
     """
-    return _read(path, lambda image: image.size)
+    return _read(path, lambda image, file: image.size)
 
 
 def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
@@ -185,34 +187,35 @@ def stored_values(path: str | os.PathLike[str]) -> np.ndarray | None:
         ImageError: as :func:`load_image`
     """
 
-    def values(image: Image.Image) -> np.ndarray | None:
+    def values(image: Image.Image, file: File) -> np.ndarray | None:
         if not _is_colour_of_16_bits(image) and image.mode not in (*_UINT16_MODES, "I", "F"):
             return None
         with decoding(image):
             if not _is_colour_of_16_bits(image):
                 return _values_of(image)
-            deep = _with_all_bits(image, path)
+            deep = _with_all_bits(image, file)
             return deep if isinstance(deep, np.ndarray) else None
 
     return _read(path, values)
 
 
-def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -> _Result:
-    """Opens a file and uses the picture; whatever goes wrong becomes one sentence."""
+def _read(path: str | os.PathLike[str], use: Callable[[Image.Image, File], _Result]) -> _Result:
+    """Opens a file, here or at an address, and uses the picture; whatever goes wrong becomes one sentence."""
+    file: File = path
     try:
-        _check_file(path)
-        with _large_pictures_allowed():
+        with fetched(path) as file, _large_pictures_allowed():
+            _check_file(file, path)
             try:
-                with open_picture(path) as image:
-                    return use(image)
+                with open_picture(file) as image:
+                    return use(image, file)
             except (ImageError, Image.DecompressionBombError, MemoryError):
                 raise
             except Exception:
-                pixels = pixels_of_png(path)
+                pixels = pixels_of_png(file)
                 if pixels is None:
                     raise
                 with open_picture(pixels) as image:
-                    return use(image)
+                    return use(image, file)
     except ImageError as error:
         said = str(error)
         if said.startswith("is "):
@@ -223,7 +226,7 @@ def _read(path: str | os.PathLike[str], use: Callable[[Image.Image], _Result]) -
             f"{path} is too large to decode safely ({error}); downscale it, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except UnidentifiedImageError as error:
-        kind = find_format(path)
+        kind = find_format(file)
         if kind is not None:
             raise ImageError(f"{path} is {kind.name}, which Pillow does not read; {kind.way_out}") from error
         raise ImageError(f"{path} is not an image that Pillow can identify; replace or remove the file") from error
@@ -329,14 +332,18 @@ def _sides(size: Size) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
-def _check_file(path: str | os.PathLike[str]) -> None:
-    if not Path(path).exists():
-        raise ImageError(f"{path} does not exist; correct the sample's filepath")
-    if not Path(path).is_file():
-        raise ImageError(f"{path} is not a file; correct the sample's filepath")
-    if Path(path).stat().st_size == 0:
+def _check_file(file: File, path: str | os.PathLike[str]) -> None:
+    if isinstance(file, Fetched):
+        size = file.getbuffer().nbytes
+    else:
+        if not Path(path).exists():
+            raise ImageError(f"{path} does not exist; correct the sample's filepath")
+        if not Path(path).is_file():
+            raise ImageError(f"{path} is not a file; correct the sample's filepath")
+        size = Path(path).stat().st_size
+    if size == 0:
         raise ImageError(f"{path} is empty (0 bytes); replace or remove the file")
-    kind = find_format(path)
+    kind = find_format(file)
     if kind is not None and not can_open(kind):
         raise ImageError(f"{path} is {kind.name}, which Pillow does not read; {kind.way_out}")
 
@@ -387,7 +394,7 @@ def _is_colour_of_16_bits(image: Image.Image) -> bool:
     return _COLOUR_OF_16_BITS.fullmatch(_raw_mode(image)) is not None
 
 
-def _with_all_bits(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image | np.ndarray:
+def _with_all_bits(image: Image.Image, file: File) -> Image.Image | np.ndarray:
     """A picture, or the numbers of one whose colours have 16 bits, of which Pillow reads 8: OpenCV reads all."""
     if not _is_colour_of_16_bits(image):
         return image
@@ -395,7 +402,9 @@ def _with_all_bits(image: Image.Image, path: str | os.PathLike[str]) -> Image.Im
         import cv2
     except ImportError:
         return image
-    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with open_file(file) as opened:
+        stored = np.frombuffer(opened.read(), np.uint8)
+    bgr = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
     if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3:
         return image
     colours = cv2.cvtColor(bgr, cv2.COLOR_BGRA2RGBA if bgr.shape[2] == 4 else cv2.COLOR_BGR2RGB)

@@ -22,7 +22,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 TAIL_SHAPE = 0.5
 _HIGHEST_RATE = 1e12  # where scores do not differ: whatever lies above them is flagged
@@ -147,6 +146,8 @@ def _censored_rate(excess: np.ndarray, seen: int, shape: float) -> float:
         exponents = np.full(len(excess), 1 / shape)
         exponents[:seen] += 1
         return seen - (exponents * reach / (1 + reach)).sum()
+
+    from scipy.optimize import brentq  # takes long to import, and a command's help needs none
 
     unit = 1 / excess.mean()
     return float(brentq(slope, 1e-9 * unit, 1e9 * unit))

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int, UInt64
 
-from ..errors import ReferenceSetError
+from ..addresses import on_disk
+from ..errors import ImageError, ReferenceSetError
 from ..method.descriptor import detail_length
 from ..options import MIN_REFERENCE_SIZE, MethodOptions, complete_options
 from .detector import AnomalyDetector
@@ -185,13 +186,16 @@ class Reference:
     def load(cls, path: str | os.PathLike[str]) -> Reference:
         """Reads a reference that :meth:`save` wrote.
 
+        Args:
+            path: of the file; or an address, such as ``"s3://bucket/reference.safetensors"``
+
         Raises:
             ReferenceSetError: if the file is missing or is none
         """
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(str(path), framework="numpy") as file:
+            with on_disk(path) as local, safe_open(str(local), framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") not in _FORMATS:
                     if metadata.get("format", "").startswith(_ANY_FORMAT):
@@ -201,8 +205,8 @@ class Reference:
             return cls._of_file(metadata, arrays)
         except ReferenceSetError:
             raise
-        except (OSError, SafetensorError) as error:
-            raise ReferenceSetError(f"no reference can be read from {path}: {error}; give another path") from error
+        except (ImageError, OSError, SafetensorError) as error:
+            raise ReferenceSetError.unreadable(path, error) from error
         except Exception as error:  # a damaged file can hold anything
             what = str(error) or type(error).__name__
             raise ReferenceSetError(f"{path} is damaged ({what[:200]}); make the reference again") from error

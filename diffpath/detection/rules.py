@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from .calibration import Calibration
 from .rule import Rule
@@ -56,6 +55,8 @@ def _by_false_discovery_rate(level: float, scores: np.ndarray, calibration: Cali
     """Benjamini and Hochberg (1995)."""
     if not len(scores):
         return calibration.threshold(level)
+    from scipy.stats import false_discovery_control  # takes long to import, and a command's help needs none
+
     flagged = scores[false_discovery_control(calibration.p_values(scores)) <= level]
     return flagged.min() if len(flagged) else _above(scores)
 

@@ -1,4 +1,7 @@
-"""The commands on folders: fit a reference, score pictures, look into a reference."""
+"""The commands on folders: fit a reference, score pictures, look into a reference.
+
+What is wrong with the arguments is said before anything that takes seconds to import is.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..detection.reference import Reference
-from ..detection.rules import DEFAULT_LEVEL, DEFAULT_RULE, describe_rule
+from ..addresses import is_address, name_of
+from ..detection.rules import DEFAULT_RULE, RULES, check_rule, describe_rule
+from ..errors import ReferenceSetError
 from ..options import MethodOptions, ModelOptions
 from .listing import list_pictures
-from .scanning import Progress
-from .scoring import Verdicts, fit_files, score_files
+
+if TYPE_CHECKING:
+    from ..detection.reference import Reference
+    from .scanning import Progress
+    from .scoring import Verdicts
 
 TOO_MANY = 3  # exit status: more are flagged than was allowed
 _SECONDS = 0.5  # between two lines of progress on a terminal
@@ -25,6 +32,8 @@ _Result = TypeVar("_Result")
 def fit(what: Sequence[str], output: Path, model: str, options: MethodOptions, **how: Any) -> Reference:
     """Fits a reference on pictures and writes it; goes on where an earlier call was interrupted."""
     paths = list_pictures(what)
+    from .scoring import fit_files
+
     model_options: ModelOptions = how.pop("model_options", ModelOptions())
     working = output.with_name(f"{output.name}.working")
     steps = fit_files(paths, model=model, options=options, model_options=model_options, working=working, **how)
@@ -37,27 +46,34 @@ def fit(what: Sequence[str], output: Path, model: str, options: MethodOptions, *
 
 def score(
     what: Sequence[str],
-    reference: Path,
+    reference: str | Path,
     *,
     csv: Path | None = None,
     parquet: Path | None = None,
     report: Path | None = None,
     maps: Path | None = None,
-    level: float = DEFAULT_LEVEL,
+    rule: str = DEFAULT_RULE,
+    level: float | None = None,
     fail_above: float | None = None,
     **how: Any,
 ) -> int:
-    """Scores pictures, writes what is asked for, and returns the exit status."""
-    paths, fitted = list_pictures(what), Reference.load(reference)
+    """Scores pictures, writes what is asked for, and returns the exit status; a rule has its usual level."""
+    level = _checked_level(rule, level)
+    _check_there(reference)
+    paths = list_pictures(what)
+    from ..detection.reference import Reference
+    from .scoring import score_files
+
+    fitted = Reference.load(reference)
     output = csv or parquet or report
     working = None if output is None else output.with_name(f"{output.name}.working")
     folder = working / "maps" if working and report and maps is None else maps  # a report's, where nobody keeps them
-    verdicts = show(score_files(paths, fitted, rule=DEFAULT_RULE, level=level, working=working, maps=folder, **how))
+    verdicts = show(score_files(paths, fitted, rule=rule, level=level, working=working, maps=folder, **how))
     if report is not None:
         from .report import write_report
 
-        words = describe_rule(DEFAULT_RULE, level)
-        write_report(verdicts, report, f"{', '.join(what)} against {reference.name}; flagged: {words}")
+        words = describe_rule(rule, level)
+        write_report(verdicts, report, f"{', '.join(what)} against {name_of(reference)}; flagged: {words}")
     from .tables import without_maps, write_csv, write_parquet
 
     kept = verdicts if maps is not None else without_maps(verdicts)
@@ -74,6 +90,23 @@ def score(
         print(f"more than {fail_above:.2%} are flagged", file=sys.stderr)
         return TOO_MANY
     return 0
+
+
+def _checked_level(rule: str, level: Any) -> float:
+    """A rule's number, by default its usual one."""
+    if level is None and rule in RULES:
+        level = RULES[rule].default_level
+    check_rule(rule, level)
+    return level
+
+
+def _check_there(reference: str | Path) -> None:
+    if is_address(reference):
+        return
+    try:
+        Path(reference).open("rb").close()
+    except OSError as error:
+        raise ReferenceSetError.unreadable(reference, error.strerror or error) from error
 
 
 def describe(reference: Reference) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..addresses import is_address, name_of, states
+
 
 def file_keys(paths: Iterable[str]) -> np.ndarray:
     """What tells a file, as it is now, from all others: equal for two paths of one file, of linked folders too.
@@ -21,22 +24,35 @@ def file_keys(paths: Iterable[str]) -> np.ndarray:
     A file that was written anew in the same place is another one.
 
     Args:
-        paths: of n files
+        paths: of n files; or addresses, of which it is asked at once what is not known yet
 
     Returns:
         uint64 ``(n,)``
     """
-    return np.array([_file_key(path) for path in paths], np.uint64)
+    paths = list(paths)
+    elsewhere = [path for path in paths if is_address(path)]
+    found = dict(zip(elsewhere, states(elsewhere)))
+    return np.array([_hashed(found.get(path) or _state(path)) for path in paths], np.uint64)
 
 
-def _file_key(path: str) -> int:
+def _state(path: str) -> str:
     file = Path(path)
     found = str(file.resolve() if file.is_symlink() else _real_folder(file.parent) / file.name)
     with contextlib.suppress(OSError):  # a file that is not there is the reader's to report
         state = file.stat()
         found = f"{found}|{state.st_size}|{state.st_mtime_ns}"
-    digest = hashlib.blake2b(found.encode(errors="surrogateescape"), digest_size=8).digest()
+    return found
+
+
+def _hashed(state: str) -> int:
+    digest = hashlib.blake2b(state.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def stem_of(path: str) -> str:
+    """What the names of files that are made of another begin with; of an address what every file system takes."""
+    stem = Path(name_of(path)).stem
+    return re.sub(r"[^\w. -]+", "_", stem)[:50] if is_address(path) else stem[:80]
 
 
 @functools.lru_cache(maxsize=4096)

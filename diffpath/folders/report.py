@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..addresses import fetched, name_of
 from ..decoding import open_picture
 from .scoring import Verdicts
 
@@ -94,14 +95,14 @@ def _figure(verdicts: Verdicts, place: int) -> str:
     return (
         f"<figure class='{'flagged' if verdicts.flagged[place] else ''}'>"
         f"<div class='picture'><span>{image}{laid_over}</span></div>"
-        f"<figcaption><b>{html.escape(Path(path).name)}</b><br>score {score:.4g}, p-value {p_value:.2g}"
+        f"<figcaption><b>{html.escape(name_of(path))}</b><br>score {score:.4g}, p-value {p_value:.2g}"
         f"<small>{html.escape(verdicts.explanations[place])}</small></figcaption></figure>"
     )
 
 
 def _thumbnail(path: str) -> str:
     try:
-        with open_picture(path) as image:
+        with fetched(path) as file, open_picture(file) as image:
             small = ImageOps.exif_transpose(image).convert("RGB")
     except Exception:  # Pillow's decoders raise nearly anything; it was read in another way
         return ""

@@ -24,7 +24,7 @@ from ..errors import ReferenceSetError
 from ..options import FEATURE_NAMES, MethodOptions, ModelOptions
 from .engines import LOCAL, Engine, EngineLike, make_engine
 from .evidence import Evidence
-from .files import file_keys, of_one_file, write_arrays, writing_files
+from .files import file_keys, of_one_file, stem_of, write_arrays, writing_files
 from .maps import MAPS, MapWriter, map_path
 from .reading import look_for_value_range, suitable_detail
 from .scanning import Progress, Scanner, make_method, method_of, suited_method
@@ -304,9 +304,9 @@ class _Store:
         return map_path(maps, kind, self._name(path), self._total)
 
     def _name(self, path: str) -> str:
-        if path not in self._names:  # asks the file system, for each map otherwise
+        if path not in self._names:  # asks the file system for each map otherwise
             (key,) = file_keys([path])
-            self._names[path] = f"{Path(path).stem[:80]}-{key:016x}"
+            self._names[path] = f"{stem_of(path)}-{key:016x}"
         return self._names[path]
 
     def _read(self) -> Iterator[tuple[str, np.ndarray]]:
