@@ -108,7 +108,7 @@ def test_a_dataset_gets_the_fields_that_one_process_gives(cluster, make_dataset,
     dataset.limit(12).tag_samples("normal")
     how = dict(reference="normal", num_timesteps=2, progress=False)
     compute_diffpath(dataset, run_key="here", **how)
-    run = compute_diffpath(dataset, run_key="there", engine=RayEngine(num_actors=2), **how)
+    run = compute_diffpath(dataset, run_key="there", engine=RayEngine(num_actors=1), **how)
     assert run.num_scored == 23 and run.num_unreadable == 1
     for kind in ("score", "p_value", "is_ood", "explanation", "features", "profile", "statistics", "error"):
         ours, others = dataset.values(f"there_{kind}"), dataset.values(f"here_{kind}")

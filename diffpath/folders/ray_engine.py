@@ -14,7 +14,7 @@ import pickle
 import platform
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -270,13 +270,27 @@ def _run(ray: Any, pool: _Pool, recipe: _Recipe, parts: list[dict[str, str]], *,
         num_gpus=pool.gpus or None,
     )
     data.context.max_errored_blocks = -1
-    data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
-    for row in data.iter_rows():
-        found = pickle.loads(row["found"])
-        if isinstance(found, _Refused):
-            raise ModelError(found.sentence)
-        yield found
+    with _without_bars(ray, data.context):
+        for row in data.iter_rows():
+            found = pickle.loads(row["found"])
+            if isinstance(found, _Refused):
+                raise ModelError(found.sentence)
+            yield found
+
+
+@contextmanager
+def _without_bars(ray: Any, own: Any) -> Iterator[None]:
+    """Without Ray's progress bars; earlier versions do not ask a dataset's own context for it."""
+    contexts = (own, ray.data.DataContext.get_current())
+    before = [context.enable_progress_bars for context in contexts]
+    for context in contexts:
+        context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        for context, shown in zip(contexts, before):
+            context.enable_progress_bars = shown
 
 
 def _packed(found: Any) -> dict[str, Any]:
