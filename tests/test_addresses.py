@@ -4,6 +4,7 @@ import csv
 import functools
 import http.server
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -356,6 +357,26 @@ def test_a_report_shows_pictures_that_are_elsewhere(bucket, reference, tmp_path)
     assert score([bucket], reference, "--report", tmp_path / "r.html") == 0
     page = (tmp_path / "r.html").read_text()
     assert page.count("src='data:image/jpeg") == 14 and "<b>photos 00.png</b>" in page
+
+
+def test_the_commands_of_the_page_run(memory, bucket, server, tmp_path, monkeypatch):
+    lines = (ROOT / "docs" / "score-folders.md").read_text().splitlines()
+    fit, score = [shlex.split(line)[1:] for line in lines if line.startswith("diffpath ") and "://" in line]
+    for number, pixels in enumerate(read_demo("reference", 12)):
+        with memory.open(f"/bucket/good/{number}.png", "wb") as file:
+            Image.fromarray(pixels).save(file, "PNG")
+    (tmp_path / "list.csv").write_text(f"filepath\n{server.address}/clean%2000.png\n")
+    monkeypatch.chdir(tmp_path)
+
+    def ours(command):
+        changed = [word.replace("s3://", "memory://").replace("https://host/shots", server.address) for word in command]
+        return [word.replace(".jpg", ".png") for word in changed]
+
+    assert main(ours([*fit, *FEW])) == 0
+    memory.pipe("/bucket/reference.safetensors", Path("reference.safetensors").read_bytes())
+    assert main(ours(score)) == 0
+    rows = read_csv(tmp_path / "out.csv")
+    assert len(rows) == 14 + 10 and not any(row["reason"] for row in rows)
 
 
 @pytest.mark.parametrize(
