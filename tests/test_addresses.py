@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -37,7 +38,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.asked = []
         handler = type("Handler", (_Handler,), {"asked": self.asked})
         super().__init__(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def address(self):
@@ -256,7 +257,7 @@ def test_addresses_are_named_in_many_ways(kind, memory, bucket, tmp_path):
         "folder": ([bucket], [*photos, *expected]),
         "slash": ([f"{bucket}/"], [*photos, *expected]),
         "pattern": ([f"{bucket}/clean*.png"], expected),
-        "deep": (["memory://bucket/**/photos*.png"], photos),
+        "deep": (["memory://**/photos*.png"], photos),
         "text": ([tmp_path / "list.txt"], expected),
         "table": ([tmp_path / "list.csv"], expected),
         "elsewhere": ([f"{bucket}/list.csv"], expected),
@@ -271,6 +272,27 @@ def test_a_folder_on_the_web_is_listed_with_all_below_it(server):
     assert len(list_pictures([server.address])) == 14
     with pytest.raises(ImageError, match="/nowhere does not exist; correct the address"):
         list_pictures([f"{server.address}/nowhere"])
+
+
+def test_pictures_can_be_in_an_archive_that_is_elsewhere(memory, pictures):
+    with memory.open("/bucket/a.zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for path in pictures.glob("clean 0[0-2].png"):
+            archive.write(path, f"in/{path.name}")
+    expected = [f"zip://in/clean {number:02}.png::memory://bucket/a.zip" for number in range(3)]
+    for what in ("zip://in::memory://bucket/a.zip", "zip://**/*.png::memory://bucket/a.zip"):
+        assert list_pictures([what]) == expected
+    np.testing.assert_array_equal(load_image(expected[0], 32), load_image(pictures / "clean 00.png", 32))
+
+
+def test_outputs_are_written_here_only(bucket, reference, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["fit", bucket, "-o", "s3://bucket/r.safetensors"],
+        ["score", bucket, "--reference", str(reference), "--csv", "memory://bucket/out.csv"],
+    ):
+        assert main(command) == 1
+        assert "is an address, and files are written on this machine only" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_brackets_can_be_a_names_own(memory):
