@@ -183,46 +183,53 @@ def files_like(pattern: str) -> list[str]:
         ImageError: if it cannot be listed
     """
     first = min(pattern.find(sign) for sign in "*?[" if sign in pattern)
-    root = pattern[: pattern.rfind("/", 0, first) + 1]
+    root = pattern[: pattern.rfind("/", 0, first) + 1] + _chained(pattern)
     with _said_of(pattern):
         files, path = _file_system(pattern)
         files.invalidate_cache()
         found = files.glob(path, detail=True)
-        _, below = _file_system(root + pattern[len(pattern.partition("::")[0]) :])
+        _, below = _file_system(root)
     return _remembered(root, below, found)
 
 
 def _remembered(root: str, path: str, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Addresses of what a file system has found below a root, whose path it calls it; says what is known of them."""
-    root, chained = root.partition("::")[0].rstrip("/"), root[len(root.partition("::")[0]) :]
+    chained = _chained(root)
+    root = root.removesuffix(chained)
+    root = root if root.endswith("/") else f"{root}/"
     addresses = []
     for name, about in found.items():
         relative = name[len(path.rstrip("/")) :].lstrip("/")
         is_below = name.startswith(path.rstrip("/")) and relative and ".." not in relative.split("/")
         if not is_below or about.get("type", "file") != "file":
             continue
-        address = f"{root}/{relative}{chained}"
-        forget(address)
-        _remember(address, about)
+        address = f"{root}{relative}{chained}"
+        said = _read_about(about)
+        if any(said):
+            _known[address] = said
+        else:  # a web server's page says nothing
+            forget(address)
         addresses.append(address)
     return sorted(addresses)
 
 
-def _remember(address: str, about: Mapping[str, Any]) -> _About:
+def _chained(address: str) -> str:
+    """Where an archive is, of an address in one: ``::s3://bucket/a.zip`` of ``zip://a.jpg::s3://bucket/a.zip``."""
+    return "".join(address.partition("::")[1:])
+
+
+def _read_about(about: Mapping[str, Any]) -> _About:
     tag = next((about[name] for name in _TAGS if about.get(name)), "")
     tag = str(tag.timestamp() if isinstance(tag, datetime) else tag)  # in listings some give the one, some the other
-    known = _About(about.get("size"), tag)
-    if known.size is not None or tag:  # a web server's listing says nothing
-        _known[address] = known
-    return known
+    return _About(about.get("size"), tag)
 
 
 def _about(address: str) -> _About:
-    if address in _known:
-        return _known[address]
-    with _said_of(address):
-        files, path = _file_system(address)
-        return _remember(address, files.info(path))
+    if address not in _known:
+        with _said_of(address):
+            files, path = _file_system(address)
+            _known[address] = _read_about(files.info(path))
+    return _known[address]
 
 
 def _ask(address: str) -> None:
@@ -255,9 +262,9 @@ def _is_web(address: str) -> bool:
 def _file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system of an address, and the path by which it knows it."""
     check_address(address)
-    import fsspec
+    import fsspec.core
 
-    return fsspec.url_to_fs(address)
+    return fsspec.core.url_to_fs(address)
 
 
 @functools.cache

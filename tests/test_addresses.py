@@ -4,9 +4,11 @@ import csv
 import functools
 import http.server
 import json
+import shlex
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -36,7 +38,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.asked = []
         handler = type("Handler", (_Handler,), {"asked": self.asked})
         super().__init__(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
     def address(self):
@@ -255,7 +257,7 @@ def test_addresses_are_named_in_many_ways(kind, memory, bucket, tmp_path):
         "folder": ([bucket], [*photos, *expected]),
         "slash": ([f"{bucket}/"], [*photos, *expected]),
         "pattern": ([f"{bucket}/clean*.png"], expected),
-        "deep": (["memory://bucket/**/photos*.png"], photos),
+        "deep": (["memory://**/photos*.png"], photos),
         "text": ([tmp_path / "list.txt"], expected),
         "table": ([tmp_path / "list.csv"], expected),
         "elsewhere": ([f"{bucket}/list.csv"], expected),
@@ -270,6 +272,27 @@ def test_a_folder_on_the_web_is_listed_with_all_below_it(server):
     assert len(list_pictures([server.address])) == 14
     with pytest.raises(ImageError, match="/nowhere does not exist; correct the address"):
         list_pictures([f"{server.address}/nowhere"])
+
+
+def test_pictures_can_be_in_an_archive_that_is_elsewhere(memory, pictures):
+    with memory.open("/bucket/a.zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for path in pictures.glob("clean 0[0-2].png"):
+            archive.write(path, f"in/{path.name}")
+    expected = [f"zip://in/clean {number:02}.png::memory://bucket/a.zip" for number in range(3)]
+    for what in ("zip://in::memory://bucket/a.zip", "zip://**/*.png::memory://bucket/a.zip"):
+        assert list_pictures([what]) == expected
+    np.testing.assert_array_equal(load_image(expected[0], 32), load_image(pictures / "clean 00.png", 32))
+
+
+def test_outputs_are_written_here_only(bucket, reference, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["fit", bucket, "-o", "s3://bucket/r.safetensors"],
+        ["score", bucket, "--reference", str(reference), "--csv", "memory://bucket/out.csv"],
+    ):
+        assert main(command) == 1
+        assert "is an address, and files are written on this machine only" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_brackets_can_be_a_names_own(memory):
@@ -356,6 +379,26 @@ def test_a_report_shows_pictures_that_are_elsewhere(bucket, reference, tmp_path)
     assert score([bucket], reference, "--report", tmp_path / "r.html") == 0
     page = (tmp_path / "r.html").read_text()
     assert page.count("src='data:image/jpeg") == 14 and "<b>photos 00.png</b>" in page
+
+
+def test_the_commands_of_the_page_run(memory, bucket, server, tmp_path, monkeypatch):
+    lines = (ROOT / "docs" / "score-folders.md").read_text().splitlines()
+    fit, score = [shlex.split(line)[1:] for line in lines if line.startswith("diffpath ") and "://" in line]
+    for number, pixels in enumerate(read_demo("reference", 12)):
+        with memory.open(f"/bucket/good/{number}.png", "wb") as file:
+            Image.fromarray(pixels).save(file, "PNG")
+    (tmp_path / "list.csv").write_text(f"filepath\n{server.address}/clean%2000.png\n")
+    monkeypatch.chdir(tmp_path)
+
+    def ours(command):
+        changed = [word.replace("s3://", "memory://").replace("https://host/shots", server.address) for word in command]
+        return [word.replace(".jpg", ".png") for word in changed]
+
+    assert main(ours([*fit, *FEW])) == 0
+    memory.pipe("/bucket/reference.safetensors", Path("reference.safetensors").read_bytes())
+    assert main(ours(score)) == 0
+    rows = read_csv(tmp_path / "out.csv")
+    assert len(rows) == 14 + 10 and not any(row["reason"] for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 import pytest
+import tiny_models as tiny
 from conftest import ROOT, demo_samples
 from PIL import Image
 from skimage import data
@@ -25,6 +27,7 @@ from diffpath.errors import ImageError
 from diffpath.folders.command import show
 from diffpath.folders.listing import list_pictures
 from diffpath.folders.scoring import fit_files, score_files
+from diffpath.options import MethodOptions, ModelOptions
 
 GOOD = ROOT / "demo" / "data" / "reference"
 
@@ -107,6 +110,27 @@ def test_the_exit_status_says_whether_too_many_are_flagged(pictures, reference, 
     printed = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[2].rsplit("/", 1)[1][:7] for line in printed[:4]] == ["photos-"] * 4
     assert "broken" in printed[-1]
+
+
+def test_what_is_flagged_is_chosen_by_any_rule(pictures, reference, tmp_path, capsys):
+    assert score(pictures, reference, "--rule", "count", "--level", 3, "--report", tmp_path / "r.html") == 0
+    assert "3 flagged" in capsys.readouterr().err
+    assert "flagged: the 3 highest scores" in (tmp_path / "r.html").read_text()
+    assert score(pictures, reference, "--rule", "percentile") == 0  # from the 95th on
+    assert "1 flagged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--rule", "nothing"], "rule must be one of false_positive_rate, false_discovery_rate"),
+        (["--rule", "score"], "level of the rule 'score' must be a finite number, got None"),
+        (["--level", "2"], "level of the rule 'false_positive_rate' must be a share"),
+    ],
+)
+def test_a_rule_that_is_none_is_one_sentence(flags, sentence, pictures, reference, capsys):
+    assert score(pictures, reference, *flags) == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_report_is_one_file_that_needs_no_network(pictures, reference, tmp_path):
@@ -247,6 +271,38 @@ def test_too_few_pictures_are_no_reference(pictures, tmp_path, capsys):
     assert "num_timesteps" in capsys.readouterr().err
 
 
+def test_every_option_of_method_and_model_is_a_flag(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    said = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out))
+    options = [each.name.replace("_", "-") for each in (*fields(MethodOptions), *fields(ModelOptions))]
+    assert {*options, "model", "device", "dtype", "batch-size", "num-workers"} <= said
+
+
+def test_options_do_from_the_command_line_what_they_do_from_python(good, tmp_path, capsys):
+    model, path = tiny.write_at_root(tmp_path / "model", tiny.unet(), tiny.EARLY_SCHEDULER), tmp_path / "r.safetensors"
+    fit = ["fit", str(good), "-o", str(path), "--model", str(model), "--dtype", "float32", "--batch-size", "40"]
+    assert main(fit) == 1
+    assert "pass prediction_type='epsilon'" in capsys.readouterr().err
+    assert main([*fit, "--prediction-type", "noise"]) == 1
+    assert "prediction_type must be one of epsilon, sample, v_prediction, got 'noise'" in capsys.readouterr().err
+    flags = "--prediction-type epsilon --preset paper --num-timesteps 3 --detail 1 --zoom 2 --ssim-window 5"
+    assert main([*fit, *flags.split()]) == 0
+    made = load_reference(path).provenance
+    expected = MethodOptions.from_preset("paper", num_timesteps=3, detail=1, zoom=2, ssim_window=5).to_dict()
+    assert {**made["options"], "resolution": None} == expected
+    assert made["model_options"] == {"prediction_type": "epsilon"} and made["dtype"] == "float32"
+    assert score(good, path, "--batch-size", "40") == 0  # it takes all of them from the reference
+
+
+def test_what_is_given_stands_before_what_the_preset_says(good, tmp_path):
+    path = tmp_path / "r.safetensors"
+    flags = "--error-power signed --preset=paper --num-timesteps 2".split()
+    assert main(["fit", str(good), "-o", str(path), *flags]) == 0
+    options = load_reference(path).provenance["options"]
+    assert options["error_power"] == "signed" and options["ssim_weighting"] and options["ssim_sigma"] == 1.5
+
+
 def test_large_pictures_get_the_detail_look_too(tmp_path):
     photograph = data.astronaut()
     for number in range(12):
@@ -262,7 +318,9 @@ def test_the_commands_of_the_page_run(good, pictures, tmp_path, monkeypatch):
     (tmp_path / "new-pictures").symlink_to(pictures)
     monkeypatch.chdir(tmp_path)
     commands = [
-        shlex.split(line)[1:] for line in page.splitlines() if line.startswith(("diffpath fit", "diffpath score"))
+        shlex.split(line)[1:]
+        for line in page.splitlines()
+        if line.startswith(("diffpath fit", "diffpath score")) and "://" not in line  # test_addresses.py has those
     ]
     assert [main(command) for command in commands] == [0, 0]
     columns = set(read_csv(tmp_path / "out.csv")[0])

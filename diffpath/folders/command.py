@@ -5,6 +5,7 @@ What is wrong with the arguments is said before anything that takes seconds to i
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 TOO_MANY = 3  # exit status: more are flagged than was allowed
 _SECONDS = 0.5  # between two lines of progress on a terminal
 _SECONDS_OF_A_LOG = 30.0  # and elsewhere
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _Result = TypeVar("_Result")
 
 
 def fit(what: Sequence[str], output: Path, model: str, options: MethodOptions, **how: Any) -> Reference:
     """Fits a reference on pictures and writes it; goes on where an earlier call was interrupted."""
+    _check_here(output)
     paths = list_pictures(what)
     from .scoring import fit_files
 
@@ -60,6 +63,7 @@ def score(
     """Scores pictures, writes what is asked for, and returns the exit status; a rule has its usual level."""
     level = _checked_level(rule, level)
     _check_there(reference)
+    _check_here(csv, parquet, report, maps)
     paths = list_pictures(what)
     from ..detection.reference import Reference
     from .scoring import score_files
@@ -107,6 +111,15 @@ def _check_there(reference: str | Path) -> None:
         Path(reference).open("rb").close()
     except OSError as error:
         raise ReferenceSetError.unreadable(reference, error.strerror or error) from error
+
+
+def _check_here(*outputs: Path | None) -> None:
+    """Of ``s3://bucket/out.csv`` a path makes ``s3:/bucket/out.csv``, whose folders would be made here."""
+    for path in filter(None, outputs):
+        if _SCHEME.fullmatch(path.parts[0]) and not Path(path.parts[0]).exists():
+            raise ValueError(
+                f"{path} is an address, and files are written on this machine only; give a path, and copy it there"
+            )
 
 
 def describe(reference: Reference) -> str:
