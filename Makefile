@@ -15,7 +15,7 @@ test: .venv/ready
 
 # Every point at which something can go wrong, where the tests take a few; about an hour
 soak: .venv/ready
-	DIFFPATH_SOAK=full $(BIN)/python -m pytest -c tests/pytest.ini -s tests/soak
+	DIFFPATH_SOAK=full $(BIN)/python -m pytest -c tests/pytest.ini -s tests/soak tests/test_ray.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -27,13 +27,14 @@ from diffpath.options import MethodOptions, ModelOptions
 
 FAST = MethodOptions(num_timesteps=2)
 HOW = dict(rule="false_positive_rate", level=0.05)
-SOAK = os.environ.get("DIFFPATH_SOAK") == "full"
+soak = pytest.mark.skipif(os.environ.get("DIFFPATH_SOAK") != "full", reason="processes that die; DIFFPATH_SOAK=full")
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a Ray cluster of four CPUs, whose processes fail where a picture's name says so."""
     ray = pytest.importorskip("ray")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     where = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     ray.init(
@@ -44,6 +45,7 @@ def cluster():
     )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,7 @@ def kill_where(marker):
     return watcher
 
 
+@soak
 def test_four_workers_of_which_one_is_killed_and_one_has_no_memory_left_give_what_one_process_gives(
     cluster, reference, pictures, tmp_path, monkeypatch
 ):
@@ -119,6 +122,7 @@ def test_a_dataset_gets_the_fields_that_one_process_gives(cluster, make_dataset,
     assert "ray" not in str(run.config).lower()  # another engine may go on with it
 
 
+@soak
 def test_after_a_killed_driver_the_rerun_scores_only_what_was_missing(cluster, reference, pictures, tmp_path, capsys):
     reference.save(tmp_path / "r.safetensors")
     arguments = ["score", *pictures, "--reference", str(tmp_path / "r.safetensors")]
@@ -146,7 +150,7 @@ def test_after_a_killed_driver_the_rerun_scores_only_what_was_missing(cluster, r
     assert not working.exists()
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute of processes that die; DIFFPATH_SOAK=full")
+@soak
 def test_a_picture_that_kills_its_workers_takes_no_others_with_it(cluster, reference, pictures, tmp_path):
     expected = show(score_files(pictures, reference, **HOW))
     shutil.move(pictures[9], tmp_path / "deadly.png")
@@ -225,10 +229,10 @@ def test_a_worker_whose_memory_shrank_leaves_what_it_would_round_otherwise_to_ot
 
     score = DiffPathV2._score_chunk
 
-    def with_little_memory(self, predictor, images, crops, size):
+    def with_little_memory(self, predictor, piece, size):
         if size > 8:
             raise MemoryError
-        return score(self, predictor, images, crops, size)
+        return score(self, predictor, piece, size)
 
     monkeypatch.setattr(DiffPathV2, "_score_chunk", with_little_memory)
     outcomes = found(scorer(), pictures[:2])
