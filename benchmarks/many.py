@@ -1,15 +1,17 @@
-"""What it takes to flag, tag, look at and rename a run of very many images: seconds, and processor time.
+"""What it takes to fit, score, flag, tag, look at and rename a run of very many images: seconds, and processor time.
 
     python -m benchmarks.many            # 200,000 samples
-    python -m benchmarks.many 20000
+    python -m benchmarks.many 1000000
 
 A run over a few pictures is computed, and its samples are copied within the database, each with a score of its
-own, until there are as many. Processor time is this process's and the database's together.
+own, until there are as many. Processor time is this process's and the database's together; memory is this process's,
+at its peak.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,16 @@ import numpy as np
 import psutil
 from bson import ObjectId
 
-from diffpath import compute_diffpath, delete_diffpath, get_diffpath_info, rename_diffpath, set_diffpath_threshold
+from diffpath import (
+    compute_diffpath,
+    continue_diffpath,
+    delete_diffpath,
+    get_diffpath_info,
+    load_diffpath_view,
+    rename_diffpath,
+    set_diffpath_threshold,
+)
+from diffpath.dataset.record import INCOMPLETE, require_record
 from diffpath.dataset.run import DiffPathRun
 from diffpath.operators.panel import data
 
@@ -36,7 +47,12 @@ def main(count: int) -> None:
         dataset.add_samples([fo.Sample(filepath=str(path)) for path in paths], progress=False)
         compute_diffpath(dataset, reference=dataset.view(), run_key="k", num_timesteps=2, progress=False)
         _copy(dataset, count)
-        print(f"{dataset.count():,} samples\n\n| | seconds | processor |\n|---|---|---|")
+        print(f"{dataset.count():,} samples\n\n| | seconds | processor | memory, MB |\n|---|---|---|---|")
+        require_record(dataset, "k").patch(dataset, status=INCOMPLETE)
+        with _timed("a reference fitted on all of them, and all scored by it"):
+            continue_diffpath(dataset, "k", progress=False)
+        with _timed("the view of the most anomalous first"):
+            load_diffpath_view(dataset, "k").limit(50).values("id")
         with _timed("threshold"):
             set_diffpath_threshold(dataset, "k", "count", count // 50)
         with _timed("another threshold, with a tag"):
@@ -77,9 +93,20 @@ def _copy(dataset: fo.Dataset, count: int) -> None:
 
 @contextmanager
 def _timed(what: str) -> Iterator[None]:
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     began, used = time.monotonic(), _processor()
     yield
-    print(f"| {what} | {time.monotonic() - began:.1f} | {_processor() - used:.1f} |", flush=True)
+    seconds, processor = time.monotonic() - began, _processor() - used
+    done.set()
+    watcher.join()
+    print(f"| {what} | {seconds:.1f} | {processor:.1f} | {peak[0] / 1e6:,.0f} |", flush=True)
 
 
 def _processor() -> float:

@@ -174,12 +174,16 @@ def compare(
 
 def ceiling(folder: Path) -> None:
     """Prints how many files a second become fields and maps where the network costs nothing."""
-    schedule = Schedule.variance_preserving(DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod)
-    predictor = NoisePredictor(lambda inputs, _: inputs, schedule, resolution=32, concurrent=True)
-    rows = Rows(DiffPathV2(predictor, **_OPTIONS), write_pictures(folder, _CEILING), folder)
+    rows = Rows(DiffPathV2(free_predictor(), **_OPTIONS), write_pictures(folder, _CEILING), folder)
     print("\nno network\n\n| | pictures/s |\n|---|---|")
     for name in (_BASE, "diffpath score, with maps", "compute_diffpath"):
         print(f"| {name} | {_CEILING / timed(rows.all()[name]):,.0f} |", flush=True)
+
+
+def free_predictor() -> NoisePredictor:
+    """A predictor that costs nothing: for it all that is noised is noise."""
+    schedule = Schedule.variance_preserving(DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod)
+    return NoisePredictor(lambda inputs, _: inputs, schedule, resolution=32, concurrent=True)
 
 
 def profile(rows: Rows) -> None:
