@@ -353,17 +353,15 @@ class DiffPathV2:
         self, predictor: NoisePredictor, crops: Crops, max_evaluations: int
     ) -> Float32[np.ndarray, "n detail"]:
         """The numbers of the detail look, of crops uint8 ``(N, K, s, s, 3)``."""
-        pixels = torch.from_numpy(np.require(crops.reshape(-1, *crops.shape[2:]), requirements=["C", "W"]))
-        clean = self._to_network_scale(pixels.to(predictor.device)).unflatten(0, crops.shape[:2])
+        pixels = _on_device(crops.reshape(-1, *crops.shape[2:]), predictor.device)
+        clean = self._to_network_scale(pixels).unflatten(0, crops.shape[:2])
         errors = crop_errors(predictor, clean, self.detail_noise.to(predictor.device), max_evaluations)
         return detail_numbers(errors).cpu().numpy()
 
     def _see(self, predictor: NoisePredictor, images: Prepared, view: _View, max_evaluations: int) -> DiffPathResult:
         """The result of one view alone, of images uint8 ``(N, H, W, 3)`` of its side."""
         options, device = self.options, predictor.device
-        # As writable and contiguous memory: torch warns of the former and refuses the latter
-        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
-        clean = self._to_network_scale(pixels)
+        clean = self._to_network_scale(_on_device(images, device))
         timesteps = self.timesteps.to(device)
         noise = view.noise.to(device)
         path = compute_trajectory(predictor, clean, timesteps, noise, max_evaluations, tiles=view.tiles)
@@ -479,6 +477,12 @@ class DiffPathV2:
             error_maps=np.zeros((0, *self.views[-1].noise.shape[-2:]), np.float32),
             local=np.zeros((0, LOCAL_KINDS * min(GROUPS, len(self.timesteps)), places, places), np.float16),
         )
+
+
+def _on_device(pixels: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> UInt8[Tensor, "n h w 3"]:
+    # As writable and contiguous memory: torch warns of the former and refuses the latter
+    there = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)
 
 
 def _resized(images: Prepared, side: int) -> UInt8[np.ndarray, "n {side} {side} 3"]:

@@ -35,7 +35,7 @@ def run_side_by_side(
         pieces: taken, in the caller's thread, no earlier than they are needed
     """
     threads, workers = torch.get_num_threads(), _workers(predictors)
-    if len(workers) == 1:  # in the caller's thread, whose settings of torch are the caller's
+    if len(workers) == 1 and workers[0].device.type == "cpu":  # in the caller's thread, with its settings of torch
         yield from (work(predictors[0], piece) for piece in pieces)
         return
     free: SimpleQueue[NoisePredictor] = SimpleQueue()
